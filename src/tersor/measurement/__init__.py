@@ -1,0 +1,4 @@
+"""Measurement.
+
+Files come in, numbers with units and intervals go out; nothing is chosen here.
+"""
