@@ -1,0 +1,45 @@
+"""The commands, imported only when one is used, and the exit statuses that scripts rely on."""
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from tersor._version import __version__
+from tersor.errors import ArgumentError, TersorError
+
+#: Command -> the module and function that carry it out.
+COMMANDS = {
+    "demo": "tersor.cli.demo:demo",
+    "check": "tersor.cli.check:check",
+    "optimize": "tersor.cli.optimize:optimize",
+    "bench": "tersor.cli.bench:bench",
+    "verify": "tersor.cli.verify:verify",
+}
+
+
+def build_app() -> App:
+    """Return the command-line application; no command is imported yet."""
+    app = App(
+        name="tersor",
+        help="The fastest or smallest model that still holds the accuracy you refuse to lose, with a certificate.",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",
+    )
+    for name, target in COMMANDS.items():
+        app.command(target, name=name)
+    return app
+
+
+def run(tokens: list[str]) -> int:
+    """Run one command and return its exit status: 0, 1 error, 2 usage, 3 nothing better held, 130 interrupted."""
+    try:
+        return build_app()(tokens, exit_on_error=False, result_action="return_int_as_exit_code_else_zero")
+    except CycloptsError:
+        return 2
+    except TersorError as error:
+        sys.stderr.write(f"tersor: {error}\n")
+        return 2 if isinstance(error, ArgumentError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("tersor: interrupted\n")
+        return 130

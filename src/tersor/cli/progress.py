@@ -1,0 +1,77 @@
+"""Showing a search: a live line with rich on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tersor.search.events import Event
+
+
+class Display:
+    """Listens to a search; use it as a context manager and pass it as `on_event`.
+
+    On a terminal, counted phases are a bar with the time that remains and finished lines scroll above it. Elsewhere
+    every message is one plain line on standard error, and counted phases print at most every five seconds.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False)
+        self.live = self.console.is_terminal and not quiet
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.last_s = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if self.quiet:
+            return
+        if event.total:
+            self._count(event)
+        else:
+            self._line(event)
+
+    def _line(self, event: Event) -> None:
+        text = f"{event.phase:<10} {event.text}"
+        if self.live:
+            self.console.print(escape(text))
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def _count(self, event: Event) -> None:
+        if not self.live:
+            finished = event.done == event.total
+            if finished or time.monotonic() - self.last_s > 5.0:
+                self.last_s = time.monotonic()
+                self._line(Event(event.phase, f"{event.text}: {event.done}/{event.total}"))
+            return
+        key = f"{event.phase}:{event.text}"
+        if key not in self.tasks:
+            self.tasks[key] = self.bar.add_task(escape(f"{event.phase:<10} {event.text}"), total=event.total)
+        self.bar.update(self.tasks[key], completed=event.done)
+        if event.done >= event.total:
+            self.bar.remove_task(self.tasks.pop(key))
