@@ -135,7 +135,9 @@ def _read_edit(entry: object) -> Edit:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k != "edit"}
     names = {field.name for field in fields(kind)}
     if set(values) - names:
-        raise PlanError(f"{kind.__name__} has no field {sorted(set(values) - names)}; it has {sorted(names)}.")
+        raise PlanError(
+            f"{kind.__name__} has no field {sorted(set(values) - names)}; it has {sorted(names)}."
+        )
     try:
         return kind(**values)
     except TypeError as error:
@@ -148,7 +150,9 @@ def describe(edit: Edit) -> str:
         case Cut(group, keep):
             return f"Cut {group}: keep {len(keep)} units"
         case Quantize(site, weight_bits, activation_bits):
-            activations = f"activations {activation_bits} bits" if activation_bits else "activations in floating point"
+            activations = (
+                f"activations {activation_bits} bits" if activation_bits else "activations in floating point"
+            )
             return f"Quantize {site}: weights {weight_bits} bits, {activations}"
         case Factorize(layer, rank):
             return f"Factorize {layer}: rank {rank}"
