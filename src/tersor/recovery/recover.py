@@ -1,0 +1,251 @@
+"""The recovery ladder: bring a compressed model back to what the original answers."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from tersor._check import one_of, positive
+from tersor.distillation.rules import Loss, loss_for
+from tersor.errors import DataError
+from tersor.loading.task import Batch, Split
+from tersor.optimizers.registry import Recipe, make_recipe
+from tersor.recovery.epochs import Epochs
+from tersor.recovery.hold import Holder
+from tersor.recovery.loop import Objective, fit
+from tersor.recovery.norms import reestimate_norms
+from tersor.recovery.rule import Decision, simple_rule
+from tersor.recovery.settings import Settings
+from tersor.recovery.teacher import Teacher, distance, imitation, live
+
+#: The rungs in their order, cheapest first.
+RUNGS = ("norms", "distillation")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How far to climb, on which samples, and when to stop.
+
+    Attributes:
+        rungs: which rungs to try, a subset of `RUNGS`.
+        batch: samples per training step.
+        calibration: samples that the closed-form rungs and the probe look at.
+        task_kind: `Task.kind`, for the default loss; None infers it from labels and outputs.
+        lr: peak learning rate for an optimizer given by name; None takes the rule's.
+        score: quality of a model, higher is better; run after each rung when given.
+        enough: stop climbing once `score` reaches this.
+        training: dials of the training rung.
+
+    Raises:
+        ArgumentError: if a value is outside its range.
+
+    Example:
+        >>> Ladder(rungs=("norms",)).batch
+        128
+    """
+
+    rungs: tuple[str, ...] = RUNGS
+    batch: int = 128
+    calibration: int = 512
+    task_kind: str | None = None
+    lr: float | None = None
+    score: Callable[[nn.Module], float] | None = None
+    enough: float = float("inf")
+    training: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        for rung in self.rungs:
+            one_of("rungs", rung, RUNGS)
+        positive("batch", self.batch)
+        positive("calibration", self.calibration)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What one rung brought and cost.
+
+    Attributes:
+        name: a member of `RUNGS`.
+        before: distance to the teacher on the probe samples, in units of the loss.
+        after: the same, after the rung.
+        kept: whether the rung brought the model closer; otherwise its change was dropped.
+        score: `Ladder.score` afterwards, None if none was given.
+        wall_s: time, in seconds, without scoring.
+        note: what was done, in words.
+    """
+
+    name: str
+    before: float
+    after: float
+    kept: bool
+    score: float | None
+    wall_s: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A recovered student and the story of each rung.
+
+    Attributes:
+        model: the student, in eval mode.
+        rungs: what each rung brought and cost, in order.
+        loss: how student and teacher were compared.
+        losses: loss of each training step; empty without the training rung.
+        reason: which optimizer trained and why; empty without the training rung.
+    """
+
+    model: nn.Module
+    rungs: tuple[Rung, ...]
+    loss: Loss
+    losses: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What every rung is given besides the student."""
+
+    teacher: nn.Module
+    answer: Teacher
+    objective: Objective
+    split: Split
+    samples: list[Batch]
+    epochs: float
+    optimizer: str | Recipe
+    ladder: Ladder
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """A student after a rung."""
+
+    model: nn.Module
+    note: str
+    losses: tuple[float, ...] = ()
+
+
+def recover(
+    student: nn.Module,
+    teacher: nn.Module,
+    split: Split,
+    *,
+    epochs: float = 1.0,
+    loss: Loss | None = None,
+    optimizer: str | Recipe = "auto",
+    ladder: Ladder | None = None,
+) -> Recovered:
+    """Bring a compressed `student` back towards the answers of `teacher`, cheapest means first.
+
+    The rungs: `norms` re-estimates running statistics; `distillation` trains on the teacher's outputs. A rung
+    that moves the student away from the teacher on the probe samples is undone. Plain and fake-quantized
+    modules both work: the student is only called and its parameters updated.
+
+    Args:
+        student: compressed model; a copy is changed, unless `ladder.training.in_place`.
+        teacher: original model; called in eval mode, never changed.
+        split: training samples; labels are used only by a loss that wants them.
+        epochs: length of the training rung, in passes over `split`; 0 leaves it out.
+        loss: how to compare; by default what fits the task (`loss_for`).
+        optimizer: name, recipe, or `auto`.
+        ladder: rungs, batch, masks to hold and further dials.
+
+    Raises:
+        ArgumentError: if student and teacher give outputs of different shape under the default loss.
+        DataError: if the split is empty.
+        DivergedError: if training does not stay finite.
+
+    Example:
+        >>> import torch
+        >>> from tersor.recovery.epochs import InMemory
+        >>> _ = torch.manual_seed(0)
+        >>> split = InMemory(torch.randn(256, 4))
+        >>> student, teacher = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> recovered = recover(student, teacher, split, epochs=20, optimizer="adamw", ladder=Ladder(lr=0.05))
+        >>> recovered.rungs[-1].after < 0.1 * recovered.rungs[-1].before
+        True
+    """
+    ladder = ladder or Ladder()
+    if len(split) == 0:
+        raise DataError(f"The split {split.name!r} is empty, so there is nothing to recover with.")
+    samples = list(split.batches(ladder.batch, shuffle=ladder.training.seed, limit=ladder.calibration))
+    answer = live(teacher)
+    chosen = loss or loss_for(answer(samples[0]), samples[0].target, ladder.task_kind)
+    situation = Situation(
+        teacher, answer, imitation(answer, chosen), split, samples, epochs, optimizer, ladder
+    )
+    model = copy.deepcopy(student).eval()
+    Holder(model, ladder.training.hold)
+    recovered = _climb(model, situation, chosen)
+    if not ladder.training.in_place:
+        return recovered
+    student.load_state_dict(recovered.model.state_dict())
+    return replace(recovered, model=student.eval())
+
+
+def _climb(model: nn.Module, situation: Situation, loss: Loss) -> Recovered:
+    ladder, story = situation.ladder, []
+    last = Climbed(model, "")
+    for name in ladder.rungs:
+        rung, climbed = _step(name, last.model, situation)
+        if climbed is not None:
+            last = replace(climbed, losses=last.losses + climbed.losses)
+        if rung is not None:
+            story.append(rung)
+        if rung is not None and rung.score is not None and rung.score >= ladder.enough:
+            break
+    trained = any(rung.name == "distillation" for rung in story)
+    return Recovered(last.model, tuple(story), loss, last.losses, story[-1].note if trained else "")
+
+
+def _step(name: str, model: nn.Module, situation: Situation) -> tuple[Rung | None, Climbed | None]:
+    """Try one rung; the second is None where the rung had nothing to do or did harm."""
+    began = time.perf_counter()
+    before = distance(model, situation.samples, situation.objective)
+    climbed = _RUNG[name](model, situation)
+    if climbed is None:
+        return None, None
+    after = distance(climbed.model, situation.samples, situation.objective)
+    wall_s, kept = time.perf_counter() - began, after <= before
+    score = situation.ladder.score(climbed.model if kept else model) if situation.ladder.score else None
+    return Rung(name, before, after, kept, score, wall_s, climbed.note), climbed if kept else None
+
+
+def _norms(model: nn.Module, situation: Situation) -> Climbed | None:
+    mended = copy.deepcopy(model)
+    count = reestimate_norms(mended, situation.samples)
+    return Climbed(mended, f"new running statistics for {count} layers") if count else None
+
+
+def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
+    if situation.epochs == 0:
+        return None
+    ladder = situation.ladder
+    batches = Epochs(situation.split, ladder.batch, situation.epochs, ladder.training.seed)
+    decision = _decide(model, situation)
+    trained = fit(
+        model,
+        batches,
+        objective=situation.objective,
+        optimizer=decision.recipe,
+        settings=replace(ladder.training, in_place=False),
+    )
+    return Climbed(trained.model, f"{decision.recipe!r}: {decision.reason}", trained.losses)
+
+
+def _decide(model: nn.Module, situation: Situation) -> Decision:
+    rule = simple_rule(model, min(situation.ladder.batch, len(situation.split)))
+    if situation.optimizer == "auto":
+        return rule
+    if isinstance(situation.optimizer, str):
+        lr = situation.ladder.lr or rule.recipe.lr
+        return Decision(make_recipe(situation.optimizer, lr=lr), "asked for")
+    return Decision(situation.optimizer, "asked for")
+
+
+_RUNG: dict[str, Callable[[nn.Module, Situation], Climbed | None]] = {
+    "norms": _norms,
+    "distillation": _distillation,
+}

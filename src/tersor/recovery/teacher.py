@@ -1,0 +1,70 @@
+"""The teacher as a function of a batch: run in eval mode, without gradients, never changed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tersor.distillation.rules import Loss
+from tersor.loading.inputs import call, main_output
+from tersor.loading.task import Batch
+from tersor.recovery.loop import Objective
+from tersor.recovery.norms import on_device
+
+#: Main output of the teacher for a batch, without gradient.
+Teacher: TypeAlias = Callable[[Batch], Tensor]
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put `models` in eval mode without gradients, and give every module its mode back at the end."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def live(teacher: nn.Module) -> Teacher:
+    """Return the teacher as a function that runs it on every batch.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     answer = live(nn.Identity())
+        >>> answer(Batch((torch.ones(1, 2),), None, (0,)))
+        tensor([[1., 1.]])
+    """
+
+    def answer(batch: Batch) -> Tensor:
+        with evaluating(teacher):
+            return main_output(call(teacher, on_device(teacher, batch.inputs)))
+
+    return answer
+
+
+def imitation(teacher: Teacher, loss: Loss) -> Objective:
+    """Return the objective that makes a student answer like `teacher`."""
+
+    def objective(student: nn.Module, batch: Batch) -> Tensor:
+        wanted = teacher(batch)
+        output = main_output(call(student, batch.inputs))
+        target = None if batch.target is None else batch.target.to(output.device)
+        return loss(output, wanted.to(output.device), target)
+
+    return objective
+
+
+def distance(student: nn.Module, batches: list[Batch], objective: Objective) -> float:
+    """Return the mean of `objective` over `batches` by sample, with the student in eval mode."""
+    with evaluating(student):
+        values = [
+            objective(student, Batch(on_device(student, b.inputs), b.target, b.ids)).item() * len(b.ids)
+            for b in batches
+        ]
+    return sum(values) / sum(len(batch.ids) for batch in batches)
