@@ -1,0 +1,226 @@
+"""From scores to a Plan: which units of which group go. Pure data; no model is read."""
+
+import heapq
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from tersor._check import fraction
+from tersor.errors import ArgumentError, PlanError
+from tersor.planning.plan import Cut, Plan
+from tersor.pruning.score import Scores
+
+#: From units kept in each group to a number: multiply-adds, parameters, predicted seconds, ...
+CostOf = Callable[[Mapping[str, int]], float]
+
+#: A group is cut in at most this many steps when a budget is approached.
+_STEPS = 64
+
+
+def prune_uniform(scores: Scores, *, ratio: float, keep_at_least: float = 0.1, multiple_of: int = 1) -> Plan:
+    """Plan to cut the lowest-scored `ratio` of the units of every group.
+
+    Args:
+        scores: score of each unit of each group.
+        ratio: fraction removed, in [0, 1).
+        keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
+        multiple_of: kept counts are rounded to the nearest multiple, and never below one multiple.
+
+    Raises:
+        ArgumentError: if `ratio` or `keep_at_least` is no fraction, `multiple_of < 1`, or there are no scores.
+
+    Example:
+        >>> print(prune_uniform({"conv1": torch.tensor([3.0, 1.0, 2.0, 4.0])}, ratio=0.5))
+        Cut conv1: keep 2 units
+    """
+    limits = _Limits(scores, keep_at_least, multiple_of)
+    ratio = fraction("ratio", ratio)
+    return limits.plan(
+        {name: limits.near(name, (1 - ratio) * len(values)) for name, values in scores.items()}
+    )
+
+
+def prune_global(
+    scores: Scores,
+    *,
+    ratio: float,
+    scopes: Mapping[str, str] | None = None,
+    keep_at_least: float = 0.1,
+    multiple_of: int = 1,
+) -> Plan:
+    """Plan to cut the lowest-scored `ratio` of all units together.
+
+    Args:
+        scores: score of each unit of each group, comparable between groups.
+        ratio: fraction of all units removed, in [0, 1).
+        scopes: rank only groups of equal scope together, each scope losing `ratio` of its units;
+            `shapes(evidence)` gives isomorphic pruning.
+        keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
+            Without it whole layers vanish first.
+        multiple_of: kept counts are rounded to the nearest multiple, and never below one multiple.
+
+    Raises:
+        ArgumentError: as `prune_uniform`, or if a group has no scope.
+
+    Example:
+        >>> scores = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}
+        >>> print(prune_global(scores, ratio=0.25))
+        Cut a: keep 1 units
+    """
+    limits = _Limits(scores, keep_at_least, multiple_of)
+    ratio = fraction("ratio", ratio)
+    if scopes is not None and set(scores) - set(scopes):
+        raise ArgumentError(
+            f"`scopes` names no scope for {sorted(set(scores) - set(scopes))}; it must name all groups."
+        )
+    kept: dict[str, float] = {}
+    for scope in sorted({scopes[name] for name in scores} if scopes else {""}):
+        names = [name for name in scores if scopes is None or scopes[name] == scope]
+        kept |= _ranked({name: scores[name] for name in names}, ratio, limits)
+    return limits.plan({name: limits.near(name, count) for name, count in kept.items()})
+
+
+def _ranked(scores: Scores, ratio: float, limits: "_Limits") -> dict[str, float]:
+    """Return how many units of each group stay when the lowest go first and floors hold."""
+    protected = {name: limits.floor(name) for name in scores}
+    free = sorted(
+        (value, name)
+        for name, values in scores.items()
+        for value in values.sort(stable=True).values[: len(values) - protected[name]].tolist()
+    )
+    gone = round(ratio * sum(len(values) for values in scores.values()))
+    kept = {name: float(len(values)) for name, values in scores.items()}
+    for _, name in free[:gone]:
+        kept[name] -= 1
+    return kept
+
+
+def prune_to_budget(
+    scores: Scores,
+    *,
+    cost: CostOf,
+    budget: float,
+    per_cost: bool = True,
+    keep_at_least: float = 0.1,
+    multiple_of: int = 1,
+) -> Plan:
+    r"""Plan the cuts that bring `cost` to at most `budget` while the least score is lost.
+
+    Greedy: each step cuts the few units with the least $\sum_u s_u / \Delta c$, where
+    $\Delta c$ is what the cost falls by at the counts reached so far, until the budget
+    holds. With scores in units of the loss this is the Lagrangian rule for
+    $\min \sum s$ subject to the budget.
+
+    Args:
+        scores: score of each unit of each group, comparable between groups.
+        cost: from `{group: units kept}` to a number, falling when units go: `mac_cost(...)`,
+            `parameter_cost(...)`, or any fitted model of a measured latency.
+        budget: largest cost allowed, in the unit of `cost`; half of `cost({})` halves it.
+        per_cost: weigh scores by what they cost; False ranks by the mean score alone.
+        keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
+        multiple_of: kept counts are multiples of this, where a group is not left whole.
+
+    Raises:
+        ArgumentError: as `prune_uniform`.
+        PlanError: if the budget cannot be reached; the message has the lowest cost that can.
+
+    Example:
+        >>> scores = {"a": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+        >>> print(prune_to_budget(scores, cost=lambda kept: 10.0 * kept["a"], budget=25))
+        Cut a: keep 2 units
+    """
+    limits = _Limits(scores, keep_at_least, multiple_of)
+    kept = {name: len(values) for name, values in scores.items()}
+    now = cost(kept)
+    queue = [step for name in scores if (step := limits.step(name, kept, now, cost, per_cost))]
+    heapq.heapify(queue)
+    while now > budget and queue:
+        stale, name = heapq.heappop(queue)
+        step = limits.step(name, kept, now, cost, per_cost)
+        if step is None:
+            continue
+        # A priority only rises while others are cut; take the step if it is still the lowest after an update.
+        if step[0] > stale and queue and step[0] > queue[0][0]:
+            heapq.heappush(queue, step)
+            continue
+        kept[name] = limits.below(name, kept[name])
+        now = cost(kept)
+        heapq.heappush(queue, (step[0], name))
+    if now > budget:
+        raise PlanError(
+            f"The cost cannot go below {now:.6g} (asked: {budget:.6g}) with keep_at_least={keep_at_least:g}. "
+            "Raise the budget, lower `keep_at_least`, or combine pruning with other edits."
+        )
+    return limits.plan(kept)
+
+
+class _Limits:
+    """The counts that a group may be cut to, and the plan that keeps the best units."""
+
+    def __init__(self, scores: Scores, keep_at_least: float, multiple_of: int) -> None:
+        if not scores:
+            raise ArgumentError("There are no scores to select by: no group of this model can be pruned.")
+        if multiple_of < 1:
+            raise ArgumentError(f"`multiple_of` must be at least 1, got {multiple_of!r}.")
+        self.share = fraction("keep_at_least", keep_at_least)
+        self.multiple = multiple_of
+        self.scores = {name: values.detach().double().cpu() for name, values in scores.items()}
+        self.lost = {name: _falling_sums(values) for name, values in self.scores.items()}
+
+    def floor(self, name: str) -> int:
+        """Return the least count of a group."""
+        size = len(self.scores[name])
+        wanted = max(1, math.ceil(self.share * size - 1e-9))
+        return min(size, math.ceil(wanted / self.multiple) * self.multiple)
+
+    def near(self, name: str, count: float) -> int:
+        """Return the allowed count nearest to `count`."""
+        size = len(self.scores[name])
+        if count >= size:
+            return size
+        return min(size, max(self.floor(name), round(count / self.multiple) * self.multiple))
+
+    def below(self, name: str, count: int) -> int:
+        """Return the next lower allowed count, or `count` if there is none."""
+        size = len(self.scores[name])
+        stride = self.multiple * max(1, size // (_STEPS * self.multiple))
+        return min(count, max(self.floor(name), (count - 1) // stride * stride))
+
+    def step(
+        self, name: str, kept: Mapping[str, int], now: float, cost: CostOf, per_cost: bool
+    ) -> tuple[float, str] | None:
+        """Return the priority of the next cut of a group, or None if it is at its floor."""
+        target = self.below(name, kept[name])
+        if target == kept[name]:
+            return None
+        lost = self.lost[name][target] - self.lost[name][kept[name]]
+        saved = now - cost({**kept, name: target}) if per_cost else float(kept[name] - target)
+        return (lost / saved if saved > 0 else math.inf, name)
+
+    def plan(self, kept: Mapping[str, int]) -> Plan:
+        """Return the plan that keeps the highest-scored units of each group."""
+        cuts = (
+            Cut(name, keep_highest(self.scores[name], count))
+            for name, count in kept.items()
+            if count < len(self.scores[name])
+        )
+        return Plan(tuple(cuts))
+
+
+def _falling_sums(values: Tensor) -> list[float]:
+    """Return for each count of kept units the summed score of those that went."""
+    gone = torch.cat([values.new_zeros(1), values.sort().values.cumsum(0)])
+    return gone.flip(0).tolist()
+
+
+def keep_highest(values: Tensor, count: int) -> tuple[int, ...]:
+    """Return the indices of the `count` highest values, ascending; of equal ones the first stay.
+
+    Example:
+        >>> keep_highest(torch.tensor([0.5, 2.0, 1.0]), 2)
+        (1, 2)
+    """
+    order = values.sort(stable=True, descending=True).indices[:count]
+    return tuple(sorted(order.tolist()))
