@@ -1,0 +1,136 @@
+"""README.md of an artefact folder: a model card with the YAML front matter that model hubs read."""
+
+import json
+import re
+
+from tersor.reporting import tables
+from tersor.reporting.clean import clean
+from tersor.reporting.record import Record
+from tersor.reporting.tables import Table
+
+_PIPELINES = {
+    "classification": "image-classification",
+    "tokens": "token-classification",
+    "language": "text-generation",
+    "segmentation": "image-segmentation",
+}
+
+
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$@#]|:(?=//)|(?<=\bwww)\.|^(?:[-+=]|\d+(?=[.)]))", re.IGNORECASE)
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return `text` as one line of Markdown that shows exactly these characters.
+
+    Every mark that CommonMark or its GitHub dialect gives a meaning is escaped, the bare links too.
+
+    Example:
+        >>> print(escape_markdown("a|b <i> 0.5"))
+        a\|b \<i\> 0.5
+    """
+    return _SPECIAL.sub(_escaped, " ".join(text.split()))
+
+
+def _escaped(found: re.Match) -> str:
+    """A leading number is made harmless through the mark behind it, which is escaped in its place."""
+    mark = found.group()
+    return f"&#{ord(mark[0])};{mark[1:]}" if mark[0].isdigit() else f"\\{mark}"
+
+
+def render_card(record: Record) -> str:
+    """Return the model card as Markdown with YAML front matter.
+
+    Example:
+        >>> from tersor.reporting.record import Aim, Row, Standing, Verdict
+        >>> aim = Aim(kind="classification", model="lenet", metric="accuracy", higher_is_better=True, limit="none")
+        >>> verdict = Verdict(outcome="nothing_faster", standing=Standing.UNTESTED, sentence="Nothing was faster.")
+        >>> print(render_card(Record(title="lenet", created="2026-01-31T12:00:00+00:00", tersor_version="0.1.0",
+        ...                          aim=aim, verdict=verdict, base=Row(name="original"))).splitlines()[0])
+        ---
+    """
+    record = clean(record)
+    parts = [
+        _front_matter(record),
+        f"# {escape_markdown(record.title)}",
+        f"**{escape_markdown(record.verdict.sentence)}**",
+    ]
+    if record.verdict.advice:
+        parts.append(escape_markdown(record.verdict.advice))
+    parts += [_table(tables.comparison(record)), "## Use", _USE]
+    if record.claim:
+        parts += ["## Certificate", escape_markdown(record.claim.paragraph)]
+    if record.warnings:
+        parts += [
+            "## Read before trusting a number",
+            "\n".join(f"- {escape_markdown(w)}" for w in record.warnings),
+        ]
+    parts += [
+        "## How it was made",
+        "\n".join(f"1. {escape_markdown(step)}" for step in record.shipped.recipe)
+        or "The weights are unchanged.",
+        _table(tables.splits(record)),
+        f"Limit: {escape_markdown(record.aim.limit)}. Times: {escape_markdown(record.conditions) or 'see report.html'}.",
+        _fenced(record.command),
+        f"Written by tersor {escape_markdown(record.tersor_version)} on {escape_markdown(record.created)}; "
+        "everything else is in `report.html`.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_USE = """`run.py` needs only `numpy` and `onnxruntime`:
+
+```
+python run.py
+python run.py --input x.npy --threads 1
+```"""
+
+
+def _front_matter(record: Record) -> str:
+    """Every value is written as JSON, which is YAML; so no value can end the block or add a key."""
+    shipped = record.shipped.certified or record.shipped.quality
+    metrics = [] if shipped is None or shipped.value is None else [
+        {"type": record.aim.metric, "name": record.aim.metric, "value": round(shipped.value, 6)}
+    ]  # fmt: skip
+    pipeline = _PIPELINES.get(record.aim.kind, "other")
+    values = {
+        "library_name": record.aim.target,
+        "pipeline_tag": pipeline,
+        "base_model": record.aim.model,
+        "base_model_relation": "quantized",
+        "tags": ["tersor", "onnx", "compressed"],
+        "model-index": [
+            {
+                "name": record.title,
+                "results": [
+                    {
+                        "task": {"type": pipeline},
+                        "dataset": {"name": "certification split", "type": "private"},
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ],
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _table(table: Table) -> str:
+    if not table.rows:
+        return ""
+    rule = [" ---: " if index in table.numeric else " --- " for index in range(len(table.columns))]
+    lines = [_line(table.columns), f"|{'|'.join(rule)}|", *(_line(row) for row in table.rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
+
+
+def _fenced(text: str) -> str:
+    """A fence one longer than the longest run of backticks inside cannot be closed from inside."""
+    if not text:
+        return ""
+    runs = re.findall(r"`+", text)
+    fence = "`" * max(3, 1 + max(map(len, runs), default=0))
+    return f"{fence}\n{text}\n{fence}"

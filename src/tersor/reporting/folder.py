@@ -1,0 +1,241 @@
+"""The artefact folder: written beside its destination, then renamed, so that it is there as a whole or not at all."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from tersor.errors import ArgumentError, FolderError
+from tersor.reporting.card import render_card
+from tersor.reporting.clean import clean, clean_json
+from tersor.reporting.record import SCHEMA, Record
+from tersor.reporting.report import render_html, render_json
+from tersor.reporting.runner import run_script
+
+#: Written last; a folder without it, or whose files do not match it, is not complete.
+MARKER = "DONE.json"
+_SUMS = "SHA256SUMS"
+_OURS = frozenset(
+    {MARKER, _SUMS, "report.html", "report.json", "tersor.json", "certificate.json", "README.md", "run.py"}
+)
+
+
+def write_folder(
+    destination: str | Path,
+    record: Record,
+    *,
+    files: Mapping[str, Path],
+    certificate: str | None = None,
+    config: Mapping[str, object] | None = None,
+) -> Path:
+    """Write `destination` in one step: the files, the certificate, the reports, a model card and `run.py`.
+
+    An existing folder is replaced only if tersor wrote it and nothing in it has been added or changed since.
+
+    Args:
+        destination: the folder; its parent must exist.
+        record: what the documents say.
+        files: name in the folder to the file to copy, for example `{"model.onnx": path}`.
+        certificate: JSON text, written as it is, because it may be hashed or signed.
+        config: resolved configuration, for `tersor.json`.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        FolderError: if the destination holds something that tersor did not write, or cannot be written.
+        ArgumentError: if a name in `files` would leave the folder or is one that is written here, or the
+            certificate is not JSON.
+    """
+    destination = Path(destination).expanduser().absolute()
+    _check_names(files)
+    texts = _texts(clean(record), certificate, config, "model.onnx" if "model.onnx" in files else None)
+    refuse_foreign(destination)
+    fresh = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.new")
+    try:
+        fresh.mkdir()
+        _fill(fresh, texts, files)
+        _swap(fresh, destination)
+    except OSError as error:
+        raise FolderError(f"Cannot write {destination}: {error}. Nothing was changed there.") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return destination
+
+
+def _texts(
+    record: Record, certificate: str | None, config: Mapping[str, object] | None, model: str | None
+) -> dict[str, str]:
+    texts = {
+        "report.html": render_html(record),
+        "report.json": render_json(record),
+        "README.md": render_card(record),
+        "tersor.json": _summary(record, config or {}),
+    }
+    if model:
+        texts["run.py"] = run_script(model)
+    if certificate is not None:
+        try:
+            json.loads(certificate)
+        except json.JSONDecodeError as error:
+            raise ArgumentError(f"`certificate` must be JSON text: {error}.") from error
+        texts["certificate.json"] = certificate
+    return texts
+
+
+def _summary(record: Record, config: Mapping[str, object]) -> str:
+    values = {
+        "schema": SCHEMA,
+        "tersor": record.tersor_version,
+        "created": record.created,
+        "outcome": record.verdict.outcome,
+        "limit": record.aim.limit,
+        "command": record.command,
+        "config": clean_json(config),
+        "machine": dict(record.machine),
+        "versions": dict(record.versions),
+        "seeds": dict(record.seeds),
+    }
+    return json.dumps(values, indent=1, default=str) + "\n"
+
+
+def _check_names(files: Mapping[str, Path]) -> None:
+    for name in files:
+        parts = PurePosixPath(name).parts
+        plain = bool(parts) and all(
+            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", part) for part in parts
+        )
+        if not plain or "/".join(parts) != name:
+            raise ArgumentError(
+                f"A file name in the folder is letters, digits, `.`, `_`, `-` with `/` between folders, got {name!r}."
+            )
+        if name in _OURS:
+            raise ArgumentError(f"{name!r} is written by tersor itself; give the file another name.")
+
+
+def _fill(folder: Path, texts: Mapping[str, str], files: Mapping[str, Path]) -> None:
+    for name, text in texts.items():
+        _write(folder / name, text.encode())
+    for name, source in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with Path(source).open("rb") as given, (folder / name).open("xb") as copy:
+            shutil.copyfileobj(given, copy, 1 << 20)
+            _flush(copy)
+    names = sorted([*texts, *files])
+    sums = {name: _sha256(folder / name) for name in names}
+    _write(folder / _SUMS, "".join(f"{sums[name]}  {name}\n" for name in names).encode())
+    sums[_SUMS] = _sha256(folder / _SUMS)
+    marker = {"tool": "tersor", "schema": SCHEMA, "files": sums}
+    _write(folder / MARKER, (json.dumps(marker, indent=1) + "\n").encode())
+    _sync(folder)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        _flush(file)
+
+
+def _flush(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and renames are durable by themselves
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _swap(fresh: Path, destination: Path) -> None:
+    """Rename `fresh` to `destination`; what was there moves aside first and comes back if the rename fails."""
+    aside = fresh.with_suffix(".old")
+    replaced = destination.exists()
+    if replaced:
+        destination.rename(aside)
+    try:
+        fresh.rename(destination)
+    except OSError:
+        if replaced:
+            aside.rename(destination)
+        raise
+    _sync(destination.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def refuse_foreign(destination: Path) -> None:
+    """Raise unless `destination` is free, empty, or a folder that tersor wrote and nobody touched.
+
+    Call it before a long run, so that the run does not end in a refusal.
+
+    Raises:
+        FolderError: naming what stands in the way.
+    """
+    advice = "Choose another folder, or move this one away."
+    if not destination.parent.is_dir():
+        raise FolderError(
+            f"The folder {destination.parent} does not exist. Make it first, or choose another place."
+        )
+    if destination.is_symlink():
+        raise FolderError(f"{destination} is a link. {advice}")
+    if not destination.exists():
+        return
+    if not destination.is_dir():
+        raise FolderError(f"{destination} is a file. {advice}")
+    if any(destination.iterdir()):
+        faults = find_faults(destination)
+        if faults:
+            raise FolderError(f"{destination} is not as tersor left it: {faults[0]}. {advice}")
+
+
+def find_faults(folder: Path) -> tuple[str, ...]:
+    """Return what differs between `folder` and its marker, in words; empty for a complete, untouched folder."""
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+        sums = {str(name): str(value) for name, value in marker["files"].items()}
+        known = marker["tool"] == "tersor"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return (f"it has no readable {MARKER}",)
+    if not known:
+        return (f"its {MARKER} is not tersor's",)
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+    faults = [f"{name} is not tersor's" for name in sorted(found - set(sums) - {MARKER})]
+    faults += [f"{name} is missing" for name in sorted(set(sums) - found)]
+    faults += [
+        f"{name} was changed"
+        for name in sorted(found & set(sums))
+        if (folder / name).is_symlink() or _sha256(folder / name) != sums[name]
+    ]
+    return tuple(faults)
+
+
+def read_record(folder: str | Path) -> Record:
+    """Read the record of a folder that `write_folder` wrote.
+
+    Raises:
+        FolderError: if the folder has no `report.json`.
+        ArgumentError: if that file is not a record.
+    """
+    path = Path(folder) / "report.json"
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise FolderError(f"Cannot read {path}: {error}. Give a folder that tersor wrote.") from error
+    return Record.from_json(text)

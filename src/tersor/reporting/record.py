@@ -1,0 +1,386 @@
+"""The Record: everything a report says, as plain frozen data that prints nothing and computes nothing.
+
+Search fills it in; the documents of this room only format it. A number that was not measured, or that is not
+finite, is None. Times are in seconds, sizes in bytes, qualities in the unit of the metric. A field that does not
+exist or has the wrong type raises `pydantic.ValidationError`, which is a ValueError.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from tersor.errors import ArgumentError
+
+#: Version of the layout of `report.json`; it grows when a field changes its meaning or goes.
+SCHEMA = 1
+
+_STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="null")
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value)  # pyright: ignore[reportArgumentType]  # what float() refuses is reported below
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"not a number: {error}") from error
+    return number if math.isfinite(number) else None
+
+
+def _count(value: object) -> int | None:
+    number = _finite(value)
+    return None if number is None else int(number)
+
+
+def _or_none(read):
+    return BeforeValidator(lambda value: None if value is None else read(value))
+
+
+Number = Annotated[float | None, _or_none(_finite)]
+Count = Annotated[int | None, _or_none(_count)]
+
+
+class Standing(StrEnum):
+    """Whether a candidate keeps the quality that was asked for."""
+
+    HOLDS = "holds"
+    MISSES = "misses"
+    UNTESTED = "not tested"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: the point estimate.
+        low: lower end of the interval; None without one.
+        high: upper end of the interval; None without one.
+        confidence: probability that the interval is to cover.
+    """
+
+    value: Number
+    low: Number = None
+    high: Number = None
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Split:
+    """A part of the data: its name, how many samples it has, and how it was made."""
+
+    name: str
+    samples: int
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Aim:
+    """What was asked for.
+
+    Attributes:
+        kind: kind of task (`classification`, `regression`, ...).
+        model: name of the model.
+        metric: name of the metric.
+        higher_is_better: direction of the metric.
+        limit: the limit in words, as resolved (`accuracy >= 0.9761 (absolute drop 0.0100)`).
+        floor: the worst quality that is allowed.
+        allowed_drop: the largest loss of quality that is allowed, absolute, in the metric's unit.
+        target: runtime that the artefact is for.
+        goal: `latency`, `throughput`, `size` or `memory`.
+        splits: the parts of the data.
+    """
+
+    kind: str
+    model: str
+    metric: str
+    higher_is_better: bool
+    limit: str
+    floor: Number = None
+    allowed_drop: Number = None
+    target: str = "onnxruntime"
+    goal: str = "latency"
+    splits: tuple[Split, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Verdict:
+    """The answer.
+
+    Attributes:
+        outcome: name of the outcome, for programs (`certified`, `nothing_faster`, ...).
+        standing: whether what is shipped keeps the limit.
+        sentence: the answer in one sentence, with the limit and the interval.
+        advice: what to do next; empty when nothing is left to do.
+    """
+
+    outcome: str
+    standing: Standing
+    sentence: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Latency:
+    """Times of one call.
+
+    Attributes:
+        median_s: median time of a call.
+        p90_s: time that 90 per cent of the calls stay under.
+        p99_s: time that 99 per cent of the calls stay under.
+        throughput_per_s: samples per second.
+        samples_s: the times themselves, for the picture; may be thinned.
+    """
+
+    median_s: Number
+    p90_s: Number = None
+    p99_s: Number = None
+    throughput_per_s: Number = None
+    samples_s: tuple[Number, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Row:
+    """A model that was looked at: the base, a free baseline, or a candidate.
+
+    Attributes:
+        name: short name, unique in the record.
+        recipe: what was done, one step each, in words.
+        methods: the algorithms used.
+        runtime: where it ran.
+        standing: whether it keeps the limit.
+        quality: metric on the search split.
+        certified: metric on the certification split.
+        drop: loss of quality against the base on the certification split, paired; positive is worse.
+        speedup: how many times faster than the base; the interval is that of the ratio.
+        latency: times of one call.
+        size_bytes: everything that has to be shipped.
+        peak_bytes: peak resident memory while running.
+        parameters: number of parameters.
+        macs: multiply-adds for one sample.
+        tried_because: why search tried it.
+        dropped_because: why search left it; empty when it was not left.
+    """
+
+    name: str
+    recipe: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    runtime: str = ""
+    standing: Standing = Standing.UNTESTED
+    quality: Estimate | None = None
+    certified: Estimate | None = None
+    drop: Estimate | None = None
+    speedup: Estimate | None = None
+    latency: Latency | None = None
+    size_bytes: Count = None
+    peak_bytes: Count = None
+    parameters: Count = None
+    macs: Count = None
+    tried_because: str = ""
+    dropped_because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Layer:
+    """What the chosen plan did to one layer.
+
+    Attributes:
+        name: name of the layer in the user's model.
+        kind: what it is (`Conv2d`).
+        change: what was done, in words; empty when it was left as it is.
+        before: shape or bits before.
+        after: shape or bits after.
+        reason: why it was changed, or why it could not be.
+        sensitivity: loss of quality by method (`prune 50%`, `int8`), in one unit for all layers.
+    """
+
+    name: str
+    kind: str = ""
+    change: str = ""
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+    sensitivity: Mapping[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Slice:
+    """Quality on one class or part of the data, before and after."""
+
+    name: str
+    samples: int
+    before: Number
+    after: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Curve:
+    """A quantity over training.
+
+    Attributes:
+        name: whose training it is.
+        quantity: what is drawn (`training loss`); curves of one quantity share a picture.
+        unit: unit of `steps` (`step`, `epoch`).
+        steps: where.
+        values: how much; None where it was not finite.
+    """
+
+    name: str
+    quantity: str
+    steps: tuple[Number, ...]
+    values: tuple[Number, ...]
+    unit: str = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Claim:
+    """The certificate in words, and its numbers as they are to be shown."""
+
+    paragraph: str
+    numbers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class RooflinePoint:
+    """A model on the roofline: multiply-adds per byte moved, and multiply-adds per second reached."""
+
+    name: str
+    macs_per_byte: Number
+    macs_per_s: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Roofline:
+    """What the machine can do at most, measured, and where the models stand.
+
+    Attributes:
+        macs_per_s: highest arithmetic rate measured.
+        bytes_per_s: highest memory rate measured.
+        points: the models.
+    """
+
+    macs_per_s: float
+    bytes_per_s: float
+    points: tuple[RooflinePoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Phase:
+    """How long a part of the search took."""
+
+    name: str
+    seconds: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class Record:
+    """Everything about one run, ready to be formatted.
+
+    Attributes:
+        title: heading of the documents.
+        created: when the run ended, ISO 8601 with a time zone.
+        tersor_version: version that made it.
+        aim: what was asked for.
+        verdict: the answer.
+        base: the original model in its best free runtime; every factor is against it.
+        candidates: what was tried, in the order of trying.
+        chosen: index into `candidates` of what is shipped; None when the original is.
+        baselines: the original model in every runtime that costs nothing.
+        layers: what was done to which layer, in the order of the network.
+        slices: quality by class or part of the data.
+        curves: training curves.
+        claim: the certificate.
+        roofline: limits of the machine.
+        conditions: how times were taken, in words.
+        machine: processor, memory, system, threads.
+        versions: packages.
+        seeds: seeds by use.
+        command: the command that reproduces the run.
+        phases: use of the budget.
+        budget_s: the budget.
+        warnings: what a reader must know before trusting a number.
+        schema: version of this layout.
+
+    Example:
+        >>> aim = Aim(kind="classification", model="lenet", metric="accuracy", higher_is_better=True, limit="none")
+        >>> verdict = Verdict(outcome="nothing_faster", standing=Standing.UNTESTED, sentence="Nothing was faster.")
+        >>> record = Record(title="lenet", created="2026-01-31T12:00:00+00:00", tersor_version="0.1.0",
+        ...                 aim=aim, verdict=verdict, base=Row(name="original"))
+        >>> Record.from_json(record.to_json()) == record
+        True
+        >>> record.shipped.name
+        'original'
+    """
+
+    title: str
+    created: str
+    tersor_version: str
+    aim: Aim
+    verdict: Verdict
+    base: Row
+    candidates: tuple[Row, ...] = ()
+    chosen: int | None = None
+    baselines: tuple[Row, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    claim: Claim | None = None
+    roofline: Roofline | None = None
+    conditions: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    command: str = ""
+    phases: tuple[Phase, ...] = ()
+    budget_s: Number = None
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.chosen is not None and not 0 <= self.chosen < len(self.candidates):
+            raise ValueError(
+                f"`chosen` must be None or an index into the {len(self.candidates)} candidates, got {self.chosen}."
+            )
+        try:
+            datetime.fromisoformat(self.created)
+        except ValueError as error:
+            raise ArgumentError(
+                f"`created` must be ISO 8601, as `datetime.isoformat` gives it: {error}."
+            ) from error
+
+    @property
+    def shipped(self) -> Row:
+        """The row of what is shipped: the chosen candidate, or the base."""
+        return self.base if self.chosen is None else self.candidates[self.chosen]
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON."""
+        return _adapter().dump_json(self, indent=1).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Record":
+        """Read a record written by `to_json`.
+
+        Raises:
+            ArgumentError: if the text is not a record of this schema, naming the first field at fault.
+        """
+        try:
+            record = _adapter().validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise ArgumentError(f"This is not a tersor record: {where}: {first['msg']}.") from error
+        if record.schema != SCHEMA:
+            raise ArgumentError(
+                f"This record has schema {record.schema}; this version of tersor reads {SCHEMA}. Use the tersor "
+                f"{record.tersor_version} that wrote it."
+            )
+        return record
+
+
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)

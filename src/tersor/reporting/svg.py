@@ -1,0 +1,97 @@
+"""Draw an Altair chart as an SVG element that is safe to put into a page."""
+
+from xml.etree import ElementTree
+
+import altair as alt
+import vl_convert
+from markupsafe import Markup
+
+_SVG = "http://www.w3.org/2000/svg"
+#: What a drawing may contain; scripts, links, styles and foreign objects are not among it.
+_ELEMENTS = frozenset(
+    {
+        "svg",
+        "g",
+        "path",
+        "rect",
+        "line",
+        "circle",
+        "text",
+        "tspan",
+        "defs",
+        "clipPath",
+        "linearGradient",
+        "stop",
+    }
+)
+_REFERENCES = ("clip-path", "fill", "stroke")
+
+_CONFIG = {
+    "background": None,
+    "padding": 2,
+    "font": "system-ui",
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": "var(--rule-strong)",
+        "tickColor": "var(--rule-strong)",
+        "gridColor": "var(--rule)",
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelPadding": 4,
+        "tickSize": 4,
+    },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False, "gridDash": [1, 3]},
+    "legend": {
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "labelLimit": 260,
+        "offset": 6,
+        "columnPadding": 18,
+    },
+}
+
+
+def draw(chart: alt.TopLevelMixin, name: str) -> Markup:
+    """Return `chart` as an SVG element.
+
+    Args:
+        chart: the description; names of colours may be CSS variables of the page.
+        name: prefix of the element's ids, unique in the page.
+    """
+    spec = chart.to_dict() | {"config": _CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+    root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
+    _restrict(root)
+    _rename(root, name)
+    root.set("aria-hidden", "true")
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    ElementTree.register_namespace("", _SVG)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _restrict(element: ElementTree.Element) -> None:
+    """Drop every element and attribute that a static drawing does not need."""
+    for child in list(element):
+        if child.tag.removeprefix(f"{{{_SVG}}}") in _ELEMENTS:
+            _restrict(child)
+        else:
+            element.remove(child)
+    for key in list(element.attrib):
+        if key.startswith(("on", "{", "aria", "role")) or key in ("style", "href", "class"):
+            del element.attrib[key]
+
+
+def _rename(root: ElementTree.Element, name: str) -> None:
+    """Prefix ids, which all drawings of a page share."""
+    for element in root.iter():
+        if "id" in element.attrib:
+            element.set("id", f"{name}-{element.get('id')}")
+        for key in _REFERENCES:
+            value = element.get(key, "")
+            if value.startswith("url(#"):
+                element.set(key, value.replace("url(#", f"url(#{name}-", 1))

@@ -1,0 +1,101 @@
+"""Numbers as words: one way to write each unit, the same in every document."""
+
+from tersor.reporting.record import Estimate
+
+#: Shown where a number was not measured.
+MISSING = "–"
+
+
+def quality(value: float | None) -> str:
+    """Write a metric.
+
+    Example:
+        >>> quality(0.98611), quality(23.456), quality(None)
+        ('0.9861', '23.46', '–')
+    """
+    if value is None:
+        return MISSING
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def seconds(value: float | None) -> str:
+    """Write a time with the unit that fits.
+
+    Example:
+        >>> seconds(4.12e-4), seconds(0.0951), seconds(3.2), seconds(400)
+        ('0.412 ms', '95.1 ms', '3.20 s', '6 min 40 s')
+    """
+    if value is None:
+        return MISSING
+    if value >= 100:
+        minutes, rest = divmod(round(value), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if value >= 1:
+        return f"{value:#.3g} s"
+    return f"{value * 1e3:#.3g} ms" if value >= 1e-5 else f"{value * 1e6:#.3g} µs"
+
+
+def size(value: float | None) -> str:
+    """Write a number of bytes in decimal units.
+
+    Example:
+        >>> size(1_710_000), size(640), size(None)
+        ('1.71 MB', '640 B', '–')
+    """
+    return MISSING if value is None else _scaled(value, ("B", "kB", "MB", "GB", "TB"))
+
+
+def count(value: float | None) -> str:
+    """Write a number of things.
+
+    Example:
+        >>> count(11_200_000), count(360)
+        ('11.2 M', '360')
+    """
+    return MISSING if value is None else _scaled(value, ("", "k", "M", "G", "T"))
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    place = 0
+    while abs(value) >= 999.5 and place < len(units) - 1:
+        value, place = value / 1000, place + 1
+    digits = f"{value:.0f}" if not place or abs(value) >= 99.95 else f"{value:#.3g}"
+    return f"{digits} {units[place]}".strip()
+
+
+def factor(value: float | None) -> str:
+    """Write a ratio.
+
+    Example:
+        >>> factor(3.4512), factor(12.4)
+        ('3.45×', '12.4×')
+    """
+    return MISSING if value is None else f"{value:#.3g}".rstrip(".") + "×"
+
+
+def rate(value: float | None) -> str:
+    """Write samples per second.
+
+    Example:
+        >>> rate(8403.2)
+        '8.40 k/s'
+    """
+    return MISSING if value is None else f"{count(value)}/s" if value >= 100 else f"{value:#.3g}/s"
+
+
+def interval(estimate: Estimate | None, write=quality) -> str:
+    """Write an estimate with its interval, if it has one.
+
+    Example:
+        >>> interval(Estimate(0.9806, 0.9612, 0.9911))
+        '0.9806 (0.9612 to 0.9911)'
+        >>> interval(Estimate(3.4, 3.3, 3.6), factor)
+        '3.40× (3.30 to 3.60)'
+    """
+    if estimate is None or estimate.value is None:
+        return MISSING
+    if estimate.low is None or estimate.high is None:
+        return write(estimate.value)
+    low, high = (write(end).removesuffix("×") for end in (estimate.low, estimate.high))
+    return f"{write(estimate.value)} ({low} to {high})"
