@@ -1,14 +1,18 @@
-"""The nouns of the exporting room: an Artefact is a file for a runtime, a Session is that file opened."""
+"""The nouns of the exporting room: an Artefact is a file for a runtime, a Session is that file opened.
 
+Nothing here imports torch: a process that only runs a file has no need of it.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import nn
 
-from tersor.loading.inputs import Inputs
+if TYPE_CHECKING:
+    from tersor.exporting.program import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,13 @@ class Artefact:
         size_bytes: size of everything that has to be shipped, in bytes.
         sha256: hash of the main file.
         options: options the runtime opens it with (`graph_optimization`, ...), JSON values only.
+        inputs: names of the input tensors, in the order of `forward`.
+        outputs: names of the output tensors; the main one first, the others in the order of the model.
+
+    Example:
+        >>> artefact = Artefact("onnxruntime", Path("model.onnx"), 10, "ab", {"memory_arena": True}, ("x",), ("y",))
+        >>> Artefact.from_json(artefact.to_json()) == artefact
+        True
     """
 
     runtime: str
@@ -28,10 +39,23 @@ class Artefact:
     size_bytes: int
     sha256: str
     options: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the artefact as one line of JSON."""
+        return json.dumps(asdict(self) | {"path": str(self.path)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Artefact":
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        names = {key: tuple(values[key]) for key in ("inputs", "outputs")}
+        return cls(**{**values, **names, "path": Path(values["path"])})
 
 
 class Session(Protocol):
-    """An opened artefact: arrays in, arrays out, in the order of `forward`'s tensors."""
+    """An opened artefact: arrays in, in the order of `forward`'s tensors; arrays out, the main output first."""
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Run the model once."""
@@ -46,10 +70,14 @@ class Runtime(Protocol):
         """Key in `RUNTIMES`."""
         ...
 
-    def export(self, model: nn.Module, inputs: Inputs, path: Path) -> Artefact:
-        """Write `model` to `path` with a dynamic batch axis."""
+    def missing(self) -> str:
+        """Return what has to be installed before this runtime works here; empty when nothing."""
+        ...
+
+    def write(self, program: "Program", path: Path) -> Mapping[str, object]:
+        """Write `program` to `path` with a dynamic batch axis; return the options to open it with."""
         ...
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:
-        """Open a file that `export` wrote, to run on `threads` threads."""
+        """Open a file that `write` wrote, to run on `threads` threads."""
         ...

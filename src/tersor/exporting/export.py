@@ -1,0 +1,116 @@
+"""Write a model for a runtime, and open what was written."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tersor._check import one_of, positive
+from tersor.errors import ExportError
+from tersor.exporting import onnx_runtime as _onnx_runtime
+from tersor.exporting import torch_runtime as _torch_runtime
+from tersor.exporting.artefact import Artefact, Session
+from tersor.exporting.files import sha256_of, shipped_bytes
+from tersor.exporting.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tersor.loading.inputs import Inputs
+
+__all__ = ["RUNTIMES", "export", "open_artefact"]
+_REGISTERED = (_onnx_runtime, _torch_runtime)
+
+
+def export(
+    model: "nn.Module",
+    inputs: "Inputs",
+    path: Path | str,
+    runtime: str = "onnxruntime",
+    *,
+    check: bool = True,
+) -> Artefact:
+    """Write `model` as a file for `runtime`, and compare the file with the model.
+
+    Every axis that is as long as the batch becomes dynamic. Arguments that are not tensors (None, booleans,
+    numbers) keep the value they have in `inputs`. Outputs may be tensors, tuples, mappings or dataclasses; the
+    file gives their tensors, the main one first. The model is not changed.
+
+    The file is compared on `inputs` and on a second batch size: for each output,
+    error = max over samples i of ||file_i - model_i|| / rms over samples of ||model_i||.
+
+    Args:
+        model: any module.
+        inputs: a real batch.
+        path: file to write; its folder must exist.
+        runtime: a key of `RUNTIMES`.
+        check: False leaves the comparison out.
+
+    Returns:
+        The file with its size in bytes, hash, options and names of inputs and outputs.
+
+    Raises:
+        ExportError: if the model cannot be captured or written, or the file disagrees with it.
+        ArgumentError: if the runtime is unknown.
+
+    Example:
+        >>> import tempfile, torch
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> artefact = export(torch.nn.Linear(3, 2), (torch.randn(4, 3),), Path(folder.name) / "model.onnx")
+        >>> artefact.runtime, artefact.inputs, artefact.outputs
+        ('onnxruntime', ('input',), ('output',))
+        >>> open_artefact(artefact)([torch.zeros(7, 3).numpy()])[0].shape
+        (7, 2)
+    """
+    from tersor.exporting.agreement import check_agreement
+    from tersor.exporting.program import capture
+
+    kind = RUNTIMES[one_of("runtime", runtime, RUNTIMES)]
+    if kind.missing():
+        raise ExportError(
+            f"The runtime {runtime!r} needs {kind.missing()}. Install it, or choose another runtime."
+        )
+    path = Path(path)
+    program = capture(model, inputs)
+    options = dict(kind.write(program, path))
+    artefact = Artefact(
+        runtime, path, shipped_bytes(path), sha256_of(path), options, program.inputs, program.outputs
+    )
+    if check:
+        check_agreement(artefact, program)
+    return artefact
+
+
+def open_artefact(artefact: Artefact, *, threads: int = 1) -> Session:
+    """Open a file that `export` wrote, in this process.
+
+    Args:
+        artefact: the file.
+        threads: threads the runtime may use.
+
+    Returns:
+        A callable: arrays in the order of `artefact.inputs` to arrays in the order of `artefact.outputs`.
+
+    Raises:
+        ExportError: if the file cannot be opened.
+    """
+    positive("threads", threads)
+    kind = RUNTIMES[one_of("runtime", artefact.runtime, RUNTIMES)]
+    try:
+        return kind.open(artefact, threads=threads)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{artefact.runtime} cannot open {artefact.path.name}: {error}. Export the model again."
+        ) from error
+
+
+def with_options(artefact: Artefact, **options: object) -> Artefact:
+    """Return `artefact` with some of its options replaced; the file stays the same.
+
+    Example:
+        >>> artefact = Artefact("onnxruntime", Path("m.onnx"), 1, "", {"memory_arena": True})
+        >>> with_options(artefact, graph_optimization="basic").options
+        {'memory_arena': True, 'graph_optimization': 'basic'}
+    """
+    return dataclasses.replace(artefact, options={**artefact.options, **options})

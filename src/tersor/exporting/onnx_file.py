@@ -1,0 +1,51 @@
+"""Write a captured program as an ONNX file."""
+
+from pathlib import Path
+
+import torch
+
+from tersor.errors import ExportError
+from tersor.exporting.program import Program, first_line
+from tersor.exporting.silence import silence
+
+#: A protobuf file holds at most 2 GB; the graph around the weights needs some of it.
+_ONE_FILE_BYTES = 1_900_000_000
+
+
+def write_onnx(program: Program, path: Path) -> None:
+    """Write `program` to `path` with its weights inside, and beside it as `<name>.data` above 1.9 GB.
+
+    Raises:
+        ExportError: if an operation has no ONNX translation, naming it.
+    """
+    with torch.no_grad(), silence():
+        try:
+            written = torch.onnx.export(
+                program.graph,
+                program.arguments,
+                dynamo=True,
+                input_names=list(program.inputs),
+                output_names=list(program.outputs),
+                verbose=False,
+            )
+        except Exception as error:
+            raise ExportError(
+                f"The model cannot be written as ONNX: {_root(error)} "
+                "Replace that operation by ones that ONNX has, or export with runtime='torch'."
+            ) from error
+        if written is None:
+            raise ExportError(
+                "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
+            )
+        written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
+
+
+def _weight_bytes(program: Program) -> int:
+    return sum(tensor.nbytes for tensor in program.graph.state_dict.values())
+
+
+def _root(error: BaseException) -> str:
+    """Return the innermost cause: the exporter wraps it in pages of its own report."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)

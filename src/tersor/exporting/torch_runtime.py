@@ -1,0 +1,104 @@
+"""The `torch` and `torch-compile` runtimes: a torch.export file, run eagerly or compiled.
+
+Opening such a file runs whatever it holds, so only a file with the hash that its writer recorded is opened.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tersor.errors import ExportError
+from tersor.exporting.artefact import Artefact, Session
+from tersor.exporting.files import sha256_of
+from tersor.exporting.runtimes import runtime
+
+if TYPE_CHECKING:
+    from tersor.exporting.program import Program
+
+
+@runtime
+@dataclass(frozen=True, slots=True)
+class TorchEager:
+    """The captured graph, one torch operation after the other."""
+
+    name: str = "torch"
+
+    def missing(self) -> str:
+        """Return nothing: it is a core dependency."""
+        return ""
+
+    def write(self, program: "Program", path: Path) -> Mapping[str, object]:
+        """Write graph and weights as one file."""
+        return _write(program, path)
+
+    def open(self, artefact: Artefact, *, threads: int) -> Session:
+        """Load the graph and run it eagerly."""
+        return _session(_load(artefact), threads)
+
+
+@runtime
+@dataclass(frozen=True, slots=True)
+class TorchCompile:
+    """The captured graph through `torch.compile`; each new input shape is compiled when it first appears."""
+
+    name: str = "torch-compile"
+
+    def missing(self) -> str:
+        """Return the compiler that inductor needs and does not find."""
+        from torch._inductor import cpp_builder, exc
+
+        try:
+            cpp_builder.get_cpp_compiler()
+        except exc.InvalidCxxCompiler:
+            return "a C++ compiler (g++ or clang++), which torch.compile needs"
+        return ""
+
+    def write(self, program: "Program", path: Path) -> Mapping[str, object]:
+        """Write graph and weights as one file."""
+        return _write(program, path)
+
+    def open(self, artefact: Artefact, *, threads: int) -> Session:
+        """Load the graph and compile it, with its weights as constants."""
+        import torch
+
+        compiled = torch.compile(_load(artefact), dynamic=False, options={"freezing": True})
+        return _session(compiled, threads)
+
+
+def _write(program: "Program", path: Path) -> Mapping[str, object]:
+    import torch
+
+    torch.export.save(program.graph, path)
+    return {}
+
+
+def _load(artefact: Artefact) -> Any:
+    import torch
+
+    if sha256_of(artefact.path) != artefact.sha256:
+        raise ExportError(
+            f"{artefact.path.name} is not the file that was written: its hash changed. "
+            "A torch.export file can run any code when opened; export the model again."
+        )
+    return torch.export.load(artefact.path).module()
+
+
+def _session(function: Callable[..., Any], threads: int) -> Session:
+    import torch
+
+    def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        before = torch.get_num_threads()
+        if before != threads:
+            torch.set_num_threads(threads)
+        try:
+            with torch.no_grad():
+                outputs = function(*map(torch.from_numpy, inputs))
+        finally:
+            if before != threads:
+                torch.set_num_threads(before)
+        return tuple(output.numpy() for output in outputs)
+
+    return run

@@ -1,0 +1,105 @@
+"""Time files: one alone, one against another, many against one."""
+
+from collections.abc import Sequence
+
+from tersor._check import positive
+from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
+from tersor.exporting.feed import feed
+from tersor.loading.inputs import Inputs
+from tersor.measurement.contest import Setting, contest, solo
+from tersor.measurement.result import Comparison, Measurement
+
+__all__ = ["compare", "measure", "measure_all"]
+#: Processes that hold a file at the same time; more would hold too much memory.
+_AT_ONCE = 8
+
+
+def measure(
+    artefact: Artefact, inputs: Inputs, *, threads: int = 1, seconds: float = 3.0, batch: int | None = None
+) -> Measurement:
+    """Time one file in a process of its own.
+
+    Durations of two such calls must not be divided by each other: the machine changes in between. Use `compare`.
+
+    Args:
+        artefact: the file.
+        inputs: a real batch.
+        threads: threads the runtime may use.
+        seconds: time to measure for, seconds.
+        batch: samples per call; None takes `inputs` as they are.
+
+    Raises:
+        MeasurementError: if the file cannot be run.
+    """
+    positive("seconds", seconds)
+    arrays, size = feed(artefact, inputs, batch)
+    return solo(Setting(artefact, threads), arrays, batch=size, seconds=seconds)
+
+
+def compare(
+    base: Artefact,
+    candidate: Artefact,
+    inputs: Inputs,
+    *,
+    threads: int = 1,
+    seconds: float = 10.0,
+    batch: int | None = None,
+) -> Comparison:
+    """Return how much faster `candidate` is than `base` on this machine.
+
+    Both run in fresh processes on the same processors, in turns of 50 ms (ABBA). The speed-up is the median of
+    the ratios of neighbouring turns; turns spoilt by the system are left out, and its 95 per cent interval comes
+    from order statistics, so it assumes no distribution. It stops when the interval is narrower than 2 per cent
+    or after `seconds`.
+
+    Args:
+        base: the file to compare with; measure it as it would really be used.
+        candidate: the file to compare.
+        inputs: a real batch.
+        threads: threads each runtime may use.
+        seconds: time cap, seconds; it gives way to the ten pairs that an interval needs.
+        batch: samples per call; None takes `inputs` as they are.
+
+    Raises:
+        MeasurementError: if one of the files cannot be run.
+    """
+    (result,) = measure_all(base, (candidate,), inputs, threads=threads, seconds=seconds, batch=batch)
+    if isinstance(result, MeasurementError):
+        raise result
+    return result
+
+
+def measure_all(
+    base: Artefact,
+    candidates: Sequence[Artefact],
+    inputs: Inputs,
+    *,
+    threads: int = 1,
+    seconds: float = 3.0,
+    batch: int | None = None,
+) -> tuple[Comparison | MeasurementError, ...]:
+    """Compare many files with one base, as `compare` does, in rounds that every file takes part in.
+
+    Args:
+        base: the file to compare with.
+        candidates: the files to compare.
+        inputs: a real batch.
+        threads: threads each runtime may use.
+        seconds: time cap for each candidate, seconds.
+        batch: samples per call; None takes `inputs` as they are.
+
+    Returns:
+        In the order of `candidates`, the Comparison, or the error of a file that could not be run.
+
+    Raises:
+        MeasurementError: if the base cannot be run.
+    """
+    positive("seconds", seconds)
+    positive("threads", threads)
+    arrays, size = feed(base, inputs, batch)
+    results: list[Comparison | MeasurementError] = []
+    for start in range(0, len(candidates), _AT_ONCE):
+        group = [Setting(artefact, threads) for artefact in candidates[start : start + _AT_ONCE]]
+        results += contest(Setting(base, threads), group, arrays, batch=size, seconds=seconds)
+    return tuple(results)

@@ -1,0 +1,144 @@
+"""The parent's side of a worker: start it, ask it, and turn its death into a MeasurementError."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
+
+#: Compiling a large model is the longest thing a worker is asked to do.
+_PATIENCE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One uninterrupted turn of a worker.
+
+    Attributes:
+        times_s: duration of each call, seconds.
+        switches: times the system took the processor away.
+        busy_s: processor time used, over all threads, seconds.
+    """
+
+    times_s: tuple[float, ...]
+    switches: int
+    busy_s: float
+
+
+class Runner:
+    """A fresh process that holds one opened file; a context manager."""
+
+    def __init__(
+        self, artefact: Artefact, inputs: Sequence[np.ndarray], *, threads: int = 1, cpus: Sequence[int] = ()
+    ) -> None:
+        self.artefact = artefact
+        self.threads = threads
+        self._folder = tempfile.TemporaryDirectory(prefix="tersor-worker-")
+        self._log = (Path(self._folder.name) / "stderr.txt").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tersor.measurement.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=_environment(threads),
+        )
+        self._replies: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.load_s = self._open(inputs, cpus)
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def block(self, seconds: float) -> Block:
+        """Run the file for `seconds`, at least once."""
+        reply = self._ask({"do": "block", "seconds": seconds})
+        return Block(tuple(reply["times_s"]), reply["switches"], reply["busy_s"])
+
+    def peak_bytes(self) -> int:
+        """Return the peak resident memory so far, above that of an empty worker."""
+        return self._ask({"do": "memory"})["peak_bytes"]
+
+    def close(self) -> None:
+        """End the process and remove what it used."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._log):
+            if pipe is not None:
+                pipe.close()
+        self._folder.cleanup()
+
+    def _open(self, inputs: Sequence[np.ndarray], cpus: Sequence[int]) -> float:
+        arrays = Path(self._folder.name) / "inputs.npz"
+        np.savez(arrays, *inputs)
+        request = {
+            "do": "open",
+            "artefact": self.artefact.to_json(),
+            "threads": self.threads,
+            "inputs": str(arrays),
+            "cpus": list(cpus),
+        }
+        try:
+            return self._ask(request)["load_s"]
+        except MeasurementError:
+            self.close()
+            raise
+
+    def _listen(self) -> None:
+        """Pass replies on; an empty one says that the process is gone."""
+        assert self._process.stdout is not None
+        try:
+            for line in self._process.stdout:
+                self._replies.put(line)
+        except ValueError:
+            pass  # closed by `close` while reading
+        self._replies.put("")
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._replies.get(timeout=_PATIENCE_S)
+        except BrokenPipeError:
+            line = ""
+        except queue.Empty:
+            raise self._failure(f"gave no answer in {_PATIENCE_S:.0f} s") from None
+        if not line:
+            raise self._failure(f"ended with exit code {self._process.wait()}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise self._failure(f"failed with {reply['error']}")
+        return reply
+
+    def _failure(self, what: str) -> MeasurementError:
+        self._log.flush()
+        printed = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-3:]
+        said = f" It printed: {' | '.join(printed)}" if printed else ""
+        return MeasurementError(
+            f"The process that runs {self.artefact.path.name} in {self.artefact.runtime} {what}.{said} "
+            "Export the model again, or leave this file out."
+        )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: this one's import path, and `threads` for every threading library."""
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    return {**os.environ, **counts, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -1,0 +1,131 @@
+"""The process that opens one file and times it: `python -m tersor.measurement.worker`.
+
+One JSON object a line comes in on standard input, one goes out on standard output:
+
+    {"do": "open", "artefact": "...", "threads": 1, "inputs": "x.npz", "cpus": [1]}
+        -> {"load_s": 0.1}
+    {"do": "block", "seconds": 0.05}
+        -> {"times_s": [...], "switches": 0, "busy_s": 0.05}
+    {"do": "memory"}
+        -> {"peak_bytes": 1000000}
+
+An exception becomes {"error": "..."}. Nothing here imports torch, so that the memory of a file for another
+runtime is that runtime's alone.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import psutil
+
+from tersor.exporting.artefact import Artefact, Session
+from tersor.exporting.export import open_artefact
+
+
+@dataclass(slots=True)
+class Worker:
+    """What the process holds between requests."""
+
+    session: Session | None = None
+    inputs: list[np.ndarray] = field(default_factory=list)
+    empty_bytes: int = 0
+
+    def open(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Open the file and run it once; the first run allocates and compiles what the runtime left for later."""
+        _pin(request["cpus"])
+        artefact = Artefact.from_json(request["artefact"])
+        with np.load(request["inputs"]) as stored:
+            self.inputs = [stored[f"arr_{position}"] for position in range(len(stored.files))]
+        self.empty_bytes = psutil.Process().memory_info().rss
+        start = time.perf_counter()
+        self.session = open_artefact(artefact, threads=request["threads"])
+        self.session(self.inputs)
+        load_s = time.perf_counter() - start
+        gc.collect()
+        gc.disable()
+        return {"load_s": load_s}
+
+    def block(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call the file for `seconds`, at least once; time every call."""
+        assert self.session is not None, "`open` comes first"
+        session, inputs, clock = self.session, self.inputs, time.perf_counter
+        times: list[float] = []
+        switches, busy = _involuntary_switches(), time.process_time()
+        start = now = clock()
+        end = start + request["seconds"]
+        while not times or now < end:
+            session(inputs)
+            after = clock()
+            times.append(after - now)
+            now = after
+        return {
+            "times_s": times,
+            "switches": _involuntary_switches() - switches,
+            "busy_s": time.process_time() - busy,
+        }
+
+    def memory(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """Return the peak resident memory above that of this process before it opened the file."""
+        return {"peak_bytes": max(_peak_bytes() - self.empty_bytes, 0)}
+
+
+def _pin(cpus: list[int]) -> None:
+    """Bind this process to `cpus`, before a runtime starts its threads; not every system can."""
+    process = psutil.Process()
+    if cpus and (psutil.LINUX or psutil.WINDOWS):
+        process.cpu_affinity(cpus)
+
+
+def _involuntary_switches() -> int:
+    return psutil.Process().num_ctx_switches().involuntary
+
+
+def _peak_bytes() -> int:
+    """Return the peak resident memory of this process.
+
+    `getrusage` would also count what the parent held when it forked, so Linux is asked for its own record.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _claim_output() -> TextIO:
+    """Return the pipe to the parent, and send whatever else is printed here to standard error."""
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(pipe, "w")
+
+
+def serve(requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until the pipe closes."""
+    worker = Worker()
+    do: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "open": worker.open,
+        "block": worker.block,
+        "memory": worker.memory,
+    }
+    for line in requests:
+        request = json.loads(line)
+        try:
+            reply = do[request["do"]](request)
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin, _claim_output())

@@ -1,0 +1,88 @@
+import dataclasses
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tersor.errors import ArgumentError, MeasurementError
+from tersor.measurement.contest import Pair, counting
+from tersor.measurement.measure import compare, measure, measure_all
+from tersor.measurement.result import Verdict
+from tersor.measurement.runner import Block
+
+
+def pair(ratio: float, switches: int = 0) -> Pair:
+    return Pair(Block((ratio, ratio, ratio), switches, 0.0), Block((1.0, 1.0, 1.0), 0, 0.0))
+
+
+def test_a_larger_network_is_found_slower_and_the_smaller_one_faster(inputs, small, large):
+    forth = compare(large, small, inputs, seconds=1.0)
+    back = compare(small, large, inputs, seconds=1.0)
+    assert forth.verdict is Verdict.FASTER
+    assert back.verdict is Verdict.SLOWER
+    assert forth.low <= forth.ratio <= forth.high
+    assert forth.base.median_s > forth.candidate.median_s
+
+
+def test_a_file_is_hardly_ever_found_faster_than_itself(inputs, small):
+    verdicts = [compare(small, small, inputs, seconds=0.5).verdict for _ in range(3)]
+    assert verdicts.count(Verdict.FASTER) <= 1
+
+
+def test_many_files_are_compared_with_one_base_in_order(inputs, small, large):
+    same, slower = measure_all(small, (small, large), inputs, seconds=0.5)
+    assert slower.verdict is Verdict.SLOWER
+    assert slower.ratio < same.ratio
+    assert slower.candidate.size_bytes == large.size_bytes
+
+
+def test_a_file_that_cannot_be_run_does_not_end_the_run(inputs, small, large):
+    gone = dataclasses.replace(small, path=small.path.with_name("gone.onnx"))
+    failed, fine = measure_all(small, (gone, large), inputs, seconds=0.3)
+    assert isinstance(failed, MeasurementError)
+    assert "gone.onnx" in str(failed)
+    assert fine.verdict is Verdict.SLOWER
+    with pytest.raises(MeasurementError, match=r"gone\.onnx"):
+        compare(small, gone, inputs)
+
+
+def test_a_base_that_cannot_be_run_ends_it(inputs, small):
+    gone = dataclasses.replace(small, path=small.path.with_name("gone.onnx"))
+    with pytest.raises(MeasurementError, match=r"gone\.onnx"):
+        measure_all(gone, (small,), inputs)
+
+
+def test_a_measurement_has_consistent_units(inputs, small):
+    found = measure(small, inputs, seconds=0.3, batch=4)
+    assert 0 < found.p50_s <= found.p90_s <= found.p99_s
+    assert found.batch == 4
+    assert found.throughput_per_s == pytest.approx(4 / found.median_s, rel=0.9)
+    assert found.size_bytes == small.size_bytes
+    assert found.load_s > found.median_s
+    assert found.peak_bytes > 1_000_000
+
+
+def test_a_larger_file_takes_more_memory(inputs, small, large):
+    little, much = (measure(artefact, inputs, seconds=0.1).peak_bytes for artefact in (small, large))
+    assert much - little > (large.size_bytes - small.size_bytes) / 2
+
+
+@given(st.lists(st.tuples(st.floats(0.5, 2.0), st.integers(0, 3)), min_size=1, max_size=40))
+def test_spoilt_pairs_are_dropped_but_at_least_half_stay(drawn):
+    pairs = [pair(ratio, switches) for ratio, switches in drawn]
+    kept = counting(pairs)
+    assert 2 * len(kept) >= len(pairs)
+    worst = max(p.switches for p in kept)
+    assert all(p in kept for p in pairs if p.switches < worst)
+    if worst:
+        assert 2 * len(kept) <= len(pairs) + 1
+
+
+def test_the_ratio_of_a_pair_is_base_over_candidate():
+    assert pair(2.0).ratio == median((2.0, 2.0, 2.0))
+
+
+def test_a_time_cap_of_zero_is_refused(inputs, small):
+    with pytest.raises(ArgumentError, match="seconds"):
+        compare(small, small, inputs, seconds=0)
