@@ -35,7 +35,7 @@ def score(
             (the layer-wise L2 normalization of Molchanov et al. 2017).
 
     Raises:
-        ArgumentError: if there is no evidence, a field is missing, or a score is not finite.
+        ArgumentError: if there is no evidence, or a field is missing.
 
     Example:
         >>> from tersor.pruning.criteria.random import Random
@@ -47,13 +47,7 @@ def score(
         raise ArgumentError(
             "There is no group to score. `collect` gives evidence for groups that can be pruned."
         )
-    scores = {name: rescale(criterion.score(found)) for name, found in evidence.items()}
-    for name, values in scores.items():
-        if not torch.isfinite(values).all():
-            raise ArgumentError(
-                f"{criterion!r} gives {name!r} a score that is not finite; its weights may hold a NaN."
-            )
-    return scores
+    return {name: rescale(criterion.score(found)) for name, found in evidence.items()}
 
 
 def shapes(evidence: Mapping[str, Evidence]) -> dict[str, str]:

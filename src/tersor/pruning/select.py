@@ -164,6 +164,11 @@ class _Limits:
             raise ArgumentError("There are no scores to select by: no group of this model can be pruned.")
         if multiple_of < 1:
             raise ArgumentError(f"`multiple_of` must be at least 1, got {multiple_of!r}.")
+        for name, values in scores.items():
+            if not torch.isfinite(values).all():
+                raise ArgumentError(
+                    f"The scores of {name!r} are not finite; its weights or gradients may hold a NaN."
+                )
         self.share = fraction("keep_at_least", keep_at_least)
         self.multiple = multiple_of
         self.scores = {name: values.detach().double().cpu() for name, values in scores.items()}
