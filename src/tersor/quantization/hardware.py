@@ -1,0 +1,122 @@
+"""What the processor multiplies, and the integer scheme that follows from it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tersor._check import one_of
+from tersor.quantization.grid import QSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """The integer features of one processor.
+
+    Attributes:
+        architecture: `x86`, `arm`, `cuda` or `other`.
+        features: names of the instruction sets that matter here.
+    """
+
+    architecture: str
+    features: frozenset[str]
+
+    @property
+    def sums_exactly(self) -> bool:
+        """Whether products of unsigned and signed codes are summed in 32 bits.
+
+        AVX2 and AVX-512 without VNNI add two products in 16 bits with saturation
+        (`vpmaddubsw`): 2 * 255 * 127 = 64770 > 32767.
+        """
+        return self.architecture != "x86" or bool(
+            self.features & {"avx512_vnni", "avx_vnni", "amx_int8", "avx10_1"}
+        )
+
+
+_X86 = ("avx2", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16", "amx_bf16", "avx10_1")
+_ARM = ("dot", "i8mm", "bf16", "sve", "sve2", "sme")
+
+
+def detect(device: str = "cpu") -> Processor:
+    """Return the features of this machine's processor, or of its first CUDA device.
+
+    Example:
+        >>> detect("cpu").architecture in ("x86", "arm", "other")
+        True
+    """
+    if one_of("device", device, ("cpu", "cuda")) == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return Processor("cuda", frozenset({f"sm{major}{minor}"}))
+    flags = torch.cpu.get_capabilities()
+    arm = frozenset(name for name in _ARM if flags.get(name))
+    x86 = frozenset(name for name in _X86 if flags.get(name))
+    if x86:
+        return Processor("x86", x86)
+    return Processor("arm" if arm else "other", arm)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """Which tensors become integers, and on which codes.
+
+    Attributes:
+        kind: `static` (ranges from calibration), `dynamic` (ranges of each tensor at run time, for linear layers)
+            or `weights` (activations stay in floating point).
+        activation: codes of activations; None where they stay in floating point.
+        weight: codes of weights.
+        reason: why these.
+    """
+
+    kind: str
+    activation: QSpec | None
+    weight: QSpec
+    reason: str
+
+    def weight_codes(self, bits: int) -> QSpec:
+        """Return the codes of a weight of `bits` bits, never wider than the kernels allow."""
+        reach = min(self.weight.qmax, 2 ** (bits - 1) - 1)
+        storage = 4 if bits <= 4 and self.kind == "weights" else 8
+        low = -reach if self.weight.symmetric else 0
+        return QSpec(low, reach, self.weight.axis, self.weight.block, self.weight.symmetric, False, storage)
+
+
+KINDS = ("static", "dynamic")
+
+
+def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
+    """Return the codes that `processor` multiplies without loss.
+
+    x86: unsigned activations, signed weights per output channel; weights within +-64 where the kernels' 16-bit sums
+    saturate (2 * 255 * 64 = 32640 <= 32767), else within +-127. ARM and CUDA: both signed, CUDA symmetric.
+
+    Args:
+        processor: what `detect` found.
+        kind: `static` or `dynamic`.
+
+    Returns:
+        The scheme, with its reason.
+
+    Raises:
+        ArgumentError: if `kind` is neither.
+
+    Example:
+        >>> scheme_for(Processor("x86", frozenset({"avx2"}))).weight.qmax
+        64
+        >>> scheme_for(Processor("x86", frozenset({"avx2", "avx512_vnni"}))).weight.qmax
+        127
+
+    Source: Intel, oneDNN documentation, "Nuances of int8 computations".
+    """
+    dynamic = one_of("kind", kind, KINDS) == "dynamic"
+    reach = 127 if processor.sums_exactly else 64
+    weight = QSpec(-reach, reach, axis=0, symmetric=True)
+    if dynamic or processor.architecture in ("x86", "other"):
+        activation = QSpec(0, 255, dynamic=dynamic)
+    else:
+        activation = QSpec(-128, 127, symmetric=processor.architecture == "cuda")
+    found = ", ".join(sorted(processor.features)) or "no integer features"
+    why = (
+        "sums products in 32 bits"
+        if reach == 127
+        else "sums pairs of products in 16 bits, which saturate above 64"
+    )
+    return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.")

@@ -1,0 +1,192 @@
+"""Which edges of a graph carry integers: one placement profile per runtime, as data, and the rule that reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from tersor.quantization.capture import operands
+from tersor.quantization.operators import OPS
+
+ATEN = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a runtime computes in integers.
+
+    A tensor is *resident* when it lives in memory as codes. Residency starts at a `closed` kernel (codes in, codes
+    out), flows through `followers`, `carriers` and `activations`, and ends anywhere else.
+
+    Attributes:
+        closed: weighted kernels whose result is codes.
+        open: weighted kernels whose result may be floating point.
+        followers: operations that run on codes when one of their tensors is resident.
+        carriers: operations that move or compare codes, so that input and output share one grid.
+        activations: operations that the grid of their result absorbs, when they alone follow a kernel.
+    """
+
+    closed: frozenset[Any]
+    open: frozenset[Any]
+    followers: frozenset[Any]
+    carriers: frozenset[Any]
+    activations: frozenset[Any]
+
+    @property
+    def weighted(self) -> frozenset[Any]:
+        """Kernels that have a weight."""
+        return self.closed | self.open
+
+
+_CONVOLUTIONS = frozenset({ATEN.conv1d.default, ATEN.conv2d.default, ATEN.conv3d.default})
+_CARRIERS = frozenset(
+    {
+        ATEN.max_pool1d.default, ATEN.max_pool2d.default, ATEN.view.default, ATEN.reshape.default,
+        ATEN.flatten.using_ints, ATEN.permute.default, ATEN.transpose.int, ATEN.squeeze.dim, ATEN.squeeze.dims,
+        ATEN.unsqueeze.default, ATEN.cat.default, ATEN.slice.Tensor, ATEN.upsample_nearest2d.vec,
+    }
+)  # fmt: skip
+
+#: ONNX Runtime on a CPU: QLinearConv, QGemm, QLinearAdd, QLinearMul, QLinear*AveragePool, QLinearSigmoid,
+#: QLinearLeakyRelu; MatMul with a floating-point result (MatMulIntegerToFloat).
+ONNXRUNTIME_CPU = Placement(
+    closed=_CONVOLUTIONS,
+    open=frozenset({ATEN.linear.default}),
+    followers=frozenset(
+        {
+            ATEN.add.Tensor, ATEN.mul.Tensor, ATEN.avg_pool2d.default, ATEN.sigmoid.default,
+            ATEN.leaky_relu.default, OPS.global_average_pool.default,
+        }
+    ),
+    carriers=_CARRIERS,
+    activations=frozenset({ATEN.relu.default, ATEN.hardtanh.default, ATEN.relu6.default}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where quantizers go in one graph.
+
+    Attributes:
+        weighted: the kernels that run in integers, with their site names.
+        integer: every node that reads codes.
+        grids: for each node whose result is rounded, the node that names its grid; equal names share a grid.
+        everywhere: nodes whose rounded result every reader sees, not only integer kernels.
+        floats: sites that stay in floating point, with the reason.
+    """
+
+    weighted: Mapping[fx.Node, str]
+    integer: frozenset[fx.Node]
+    grids: Mapping[fx.Node, fx.Node]
+    everywhere: frozenset[fx.Node]
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+
+def site_of(node: fx.Node) -> str:
+    """Return the name of a site: the path of the layer that owns the weight, else the name of the operation."""
+    weight = operands(node)[1] if len(operands(node)) > 1 else None
+    if isinstance(weight, fx.Node) and weight.op == "get_attr":
+        return str(weight.target).rpartition(".")[0] or node.name
+    return node.name
+
+
+def tensors_into(node: fx.Node) -> list[fx.Node]:
+    """Return the activations that `node` reads; parameters are not among them."""
+    read = operands(node)[:1] if _has_weight(node) else operands(node)
+    flat: list[Any] = []
+    for argument in read:
+        flat += argument if isinstance(argument, list | tuple) else [argument]
+    return [a for a in flat if isinstance(a, fx.Node) and a.op != "get_attr" and is_real(a)]
+
+
+def _has_weight(node: fx.Node) -> bool:
+    return node.target in _CONVOLUTIONS or node.target is ATEN.linear.default
+
+
+def is_real(node: fx.Node) -> bool:
+    """Whether the node's value is a floating-point tensor."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def candidates(graph: fx.Graph, placement: Placement) -> dict[fx.Node, str]:
+    """Return the kernels that have integer kernels for a weight of their own, by site name."""
+    return {
+        node: site_of(node)
+        for node in graph.nodes
+        if node.target in placement.weighted
+        and isinstance(operands(node)[1], fx.Node)
+        and operands(node)[1].op == "get_attr"
+    }
+
+
+def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) -> Layout:
+    """Decide the edges that carry integers.
+
+    Args:
+        graph: a functional ATen graph.
+        placement: what the runtime computes in integers.
+        floats: sites that must stay in floating point, with the reason.
+
+    Returns:
+        Where quantizers go.
+    """
+    weighted = {node: site for node, site in candidates(graph, placement).items() if site not in floats}
+    closed = {node for node in weighted if node.target in placement.closed}
+    resident, integer = _spread_residency(graph, placement, closed, floats)
+    rounded = {node for node in resident if not _is_absorbed(node, placement)}
+    integer |= {*weighted, *(node for node in rounded if node.target in placement.carriers)}
+    read = {tensor for node in integer for tensor in tensors_into(node)}
+    ordered = [node for node in graph.nodes if node in rounded | read]
+    return Layout(weighted, frozenset(integer), _share(ordered, placement), frozenset(rounded), dict(floats))
+
+
+def _spread_residency(
+    graph: fx.Graph, placement: Placement, closed: set[fx.Node], floats: Mapping[str, str]
+) -> tuple[set[fx.Node], set[fx.Node]]:
+    """Return the resident nodes, and those among them that compute on codes without a weight."""
+    resident, integer = set(closed), set[fx.Node]()
+    for node in graph.nodes:
+        if node.op != "call_function" or not is_real(node) or node.name in floats:
+            continue
+        sources = tensors_into(node)
+        if not any(source in resident for source in sources):
+            continue
+        if node.target in placement.followers and _runs_on_codes(node, sources):
+            resident.add(node)
+            integer.add(node)
+        elif node.target in placement.carriers | placement.activations:
+            resident.add(node)
+    return resident, integer
+
+
+def _runs_on_codes(node: fx.Node, sources: list[fx.Node]) -> bool:
+    """Whether a follower has the form that an integer kernel exists for."""
+    if node.target in (ATEN.add.Tensor, ATEN.mul.Tensor):
+        return len(sources) == 2 and not node.kwargs
+    return True
+
+
+def _is_absorbed(node: fx.Node, placement: Placement) -> bool:
+    """Whether an activation alone reads the kernel `node`, so that the activation's grid stands for both."""
+    readers = list(node.users)
+    computes = node.target in placement.weighted | placement.followers
+    return computes and len(readers) == 1 and readers[0].target in placement.activations
+
+
+def _share(rounded: list[fx.Node], placement: Placement) -> dict[fx.Node, fx.Node]:
+    """Join the grids of the inputs and outputs of carriers."""
+    leader = {node: node for node in rounded}
+
+    def find(node: fx.Node) -> fx.Node:
+        while leader[node] is not node:
+            node = leader[node]
+        return node
+
+    carriers = [node for node in rounded if node.target in placement.carriers]
+    for node, source in [(carrier, source) for carrier in carriers for source in tensors_into(carrier)]:
+        if source in leader:
+            leader[find(node)] = find(source)
+    return {node: find(node) for node in rounded}
