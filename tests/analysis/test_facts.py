@@ -3,16 +3,20 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.analysis.networks import Attention, Residual, attention_groups, residual_groups
+from tests.analysis.networks import Attention, Residual
 from torch import nn
 
 from tersor.analysis.costs import mac_cost, parameter_cost
 from tersor.analysis.facts import facts, site_macs
-from tersor.graph.groups import Group, Member
+from tersor.graph.trace import trace
 
 
 def image(samples=2):
     return (torch.zeros(samples, 3, 8, 8),)
+
+
+RESIDUAL = trace(Residual(), image())
+ATTENTION = trace(Attention(), (torch.zeros(2, 4, 8),))
 
 
 def test_multiply_adds_are_counted_by_hand():
@@ -77,23 +81,36 @@ class Widths(nn.Module):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 6))
 def test_the_cost_of_kept_counts_is_the_cost_of_the_smaller_network(stem, hidden, out):
-    model, groups = Residual(), residual_groups()
-    kept, small = {"stem": stem, "conv1": hidden, "conv2": out}, facts(Widths(stem, hidden, out), image())
-    assert round(parameter_cost(model, groups)(kept)) == small.parameters
-    assert round(mac_cost(model, groups, facts(model, image()))(kept)) == small.macs
+    small = facts(Widths(stem, hidden, out), image())
+    kept = {"stem": stem, "conv1": hidden, "conv2": out}
+    assert round(parameter_cost(RESIDUAL)(kept)) == small.parameters
+    assert round(mac_cost(RESIDUAL)(kept)) == small.macs
 
 
-def test_groups_on_the_same_axis_multiply():
-    model, groups = Attention(), attention_groups()
-    cost = parameter_cost(model, groups)
-    # Half of the heads, two thirds of the value features: out has 1 x 2 of 2 x 3 inputs.
-    assert round(cost({"heads": 1, "value features": 2})) == 8 * 3 * 2 + (8 * 2 + 2) + (2 * 8 + 8)
+def test_attention_costs_what_the_graph_says_of_the_cut_network():
+    heads, features = (
+        next(g for g in ATTENTION.groups if g.kind == kind) for kind in ("heads", "head features")
+    )
+    kept, counts = {heads.name: (1,), features.name: (0, 2)}, {heads.name: 1, features.name: 2}
+    assert round(mac_cost(ATTENTION)(counts)) == ATTENTION.macs(kept) < ATTENTION.macs()
+    assert round(parameter_cost(ATTENTION)(counts)) == ATTENTION.parameters(kept) < ATTENTION.parameters()
 
 
-def test_groups_on_segments_of_an_axis_add():
-    model = nn.Linear(5, 1, bias=False)
-    groups = [
-        Group("a", "channels", 2, (Member("weight", 1, (0, 1, -1, -1, -1)),)),
-        Group("b", "channels", 2, (Member("weight", 1, (-1, -1, 0, 1, -1)),)),
-    ]
-    assert round(parameter_cost(model, groups)({"a": 1, "b": 1})) == 3
+class Concatenated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(3, 4), nn.Linear(3, 6), nn.Linear(10, 2)
+
+    def forward(self, x):
+        return self.out(torch.relu(torch.cat([self.a(x), self.b(x)], 1)))
+
+
+def test_segments_of_an_axis_add():
+    graph = trace(Concatenated(), (torch.zeros(1, 3),))
+    assert round(parameter_cost(graph)({"a": 1, "b": 2})) == (3 + 1) * 3 + 3 * 2 + 2
+    assert round(mac_cost(graph)({"a": 1, "b": 2})) == 3 * 3 + 3 * 2
+
+
+def test_facts_and_graph_count_the_same_multiply_adds():
+    assert facts(Residual(), image()).macs == RESIDUAL.macs()
+    assert facts(Attention(), (torch.zeros(2, 4, 8),)).macs == ATTENTION.macs()

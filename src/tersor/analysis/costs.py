@@ -1,19 +1,16 @@
 """What a model would cost with fewer units: from kept units per group to multiply-adds or parameters."""
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
-from tersor.analysis.facts import Facts, site_macs
-from tersor.analysis.uses import first_names, tensors
-from tersor.graph.groups import Group
+from tersor.graph.structure import Extent, Graph
 
 #: Indices of an axis that the same groups cover: their share of the axis, and (group, its size) for each.
 _Segment = tuple[float, tuple[tuple[str, int], ...]]
+_Axis = tuple[_Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +20,19 @@ class Cost:
     $$c(k) = c_0 + \sum_t a_t \prod_{\mathrm{axes\ of}\ t} \sum_{\mathrm{segments}} \mathrm{share}
     \prod_{g \ni \mathrm{segment}} k_g / n_g$$
 
-    Exact for channels, heads, head features and concatenations; call it with
-    `{group: units kept}`, where a group that is left out keeps all.
+    Equals the cost of the cut model for channels, heads, head features and
+    concatenations, where it does not matter which units stay. Call it with
+    `{group: units kept}`; a group that is left out keeps all.
 
     Attributes:
-        unit: what is counted: `macs` or `parameters`.
+        unit: what is counted: `macs` (multiply-adds per sample) or `parameters`.
         fixed: the part that no group changes.
         terms: amount, and the segments of each axis.
     """
 
     unit: str
     fixed: float
-    terms: tuple[tuple[float, tuple[tuple[_Segment, ...], ...]], ...]
+    terms: tuple[tuple[float, tuple[_Axis, ...]], ...]
 
     def __call__(self, kept: Mapping[str, int]) -> float:
         """Return the cost when each named group keeps that many units."""
@@ -49,70 +47,61 @@ def _left(segment: _Segment, kept: Mapping[str, int]) -> float:
     return share * math.prod(kept.get(name, size) / size for name, size in owners)
 
 
-def parameter_cost(model: nn.Module, groups: Sequence[Group]) -> Cost:
+def parameter_cost(graph: Graph) -> Cost:
     """Return the number of parameters as a function of kept units; tied ones count once.
 
     Example:
-        >>> from tersor.graph.groups import Group, Member
-        >>> net = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
-        >>> units = (0, 1, 2, 3)
-        >>> hidden = Group("0", "hidden", 4, tuple(
-        ...     Member(name, axis, units) for name, axis in [("0.weight", 0), ("0.bias", 0), ("1.weight", 1)]))
-        >>> cost = parameter_cost(net, [hidden])
+        >>> import torch
+        >>> from tersor.graph.trace import trace
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> cost = parameter_cost(trace(net, (torch.zeros(1, 2),)))
         >>> cost({}), cost({"0": 1})
         (17.0, 5.0)
     """
-    held, first = tensors(model), first_names(model)
-    amounts = {
-        name: float(held[name].numel()) for name in dict(model.named_parameters()) if first[name] == name
-    }
-    return _cost("parameters", model, groups, amounts, 0.0)
+    axes: dict[str, list[Extent]] = {name: [] for name in graph.sizes}
+    for (tensor, _), extent in graph.extents.items():
+        if tensor in axes:
+            axes[tensor].append(extent)
+    return _cost("parameters", graph, ((graph.sizes[name], extents) for name, extents in axes.items()))
 
 
-def mac_cost(model: nn.Module, groups: Sequence[Group], counted: Facts) -> Cost:
-    """Return the multiply-adds per sample as a function of kept units.
-
-    Operations without a parameter, as the products inside attention, count as fixed.
-
-    Args:
-        model: the network that `groups` and `counted` describe.
-        groups: its groups.
-        counted: its facts.
-    """
-    amounts = {name: float(macs) for name, macs in site_macs(counted).items()}
-    return _cost("macs", model, groups, amounts, counted.macs - sum(amounts.values()))
+def mac_cost(graph: Graph) -> Cost:
+    """Return the multiply-adds per sample as a function of kept units, products inside attention included."""
+    return _cost("macs", graph, ((operation.macs, operation.extents) for operation in graph.operations))
 
 
-def _cost(
-    unit: str, model: nn.Module, groups: Sequence[Group], amounts: Mapping[str, float], fixed: float
-) -> Cost:
-    segments = _segments(model, groups)
-    terms = []
-    for name, amount in amounts.items():
-        axes = tuple(segments.get(name, {}).values())
+def _cost(unit: str, graph: Graph, amounts: Iterable[tuple[float, Iterable[Extent]]]) -> Cost:
+    owners = _Owners(graph)
+    fixed, merged = 0.0, dict[tuple[_Axis, ...], float]()
+    for amount, extents in amounts:
+        axes = tuple(sorted(filter(None, (owners.segments(extent) for extent in extents))))
         if axes:
-            terms.append((amount, axes))
+            merged[axes] = merged.get(axes, 0.0) + amount
         else:
             fixed += amount
-    return Cost(unit, float(fixed), tuple(terms))
+    return Cost(unit, fixed, tuple((amount, axes) for axes, amount in merged.items() if amount))
 
 
-def _segments(model: nn.Module, groups: Sequence[Group]) -> dict[str, dict[int, tuple[_Segment, ...]]]:
-    """Return for each parameter and axis which groups cover which share of its indices."""
-    first = first_names(model)
-    owners: dict[tuple[str, int], dict[tuple[str, int], np.ndarray]] = defaultdict(dict)
-    for group in groups:
-        for member in group.members:
-            covered = np.asarray(member.units) >= 0
-            owners[first[member.tensor], member.axis][group.name, group.size] = covered
-    found: dict[str, dict[int, tuple[_Segment, ...]]] = defaultdict(dict)
-    for (name, axis), masks in owners.items():
-        patterns, counts = np.unique(np.stack(list(masks.values()), 1), axis=0, return_counts=True)
-        found[name][axis] = tuple(
-            (
-                count / int(counts.sum()),
-                tuple(owner for owner, here in zip(masks, pattern, strict=True) if here),
-            )
-            for pattern, count in zip(patterns.tolist(), counts.tolist(), strict=True)
+class _Owners:
+    """Which group each unit number of a graph belongs to."""
+
+    def __init__(self, graph: Graph) -> None:
+        # One entry per unit and a last one for -1; units outside every group change nothing either.
+        self.of_unit = np.full(graph.units + 1, -1)
+        for index, group in enumerate(graph.groups):
+            first = graph.first_unit[group.name]
+            self.of_unit[first : first + group.size] = index
+        self.named = [(group.name, group.size) for group in graph.groups]
+
+    def segments(self, extent: Extent) -> _Axis:
+        """Return the segments of an axis; none where no group covers it."""
+        if not extent.slots:
+            return ()
+        owner = self.of_unit[np.stack(extent.slots)]
+        if (owner < 0).all():
+            return ()
+        patterns, counts = np.unique(owner, axis=1, return_counts=True)
+        return tuple(
+            (count / extent.size, tuple(self.named[index] for index in sorted(set(pattern)) if index >= 0))
+            for pattern, count in zip(patterns.T.tolist(), counts.tolist(), strict=True)
         )
-    return found
