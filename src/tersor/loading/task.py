@@ -50,14 +50,14 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """What the user cares about: the model, the data in four disjoint parts, and how quality is measured.
+    """What the user cares about: the model, the data in four parts, and how quality is measured.
 
     Attributes:
         model: the user's module, in eval mode, never changed.
         train: samples for recovery training; may be empty.
-        calibration: samples for statistics and ranges; labels are not used.
+        calibration: samples for statistics and ranges, drawn from train unless given; labels are not used.
         search: samples that choose between candidates; they carry no guarantee.
-        certification: sealed samples; only the certification room reads them.
+        certification: sealed samples, none of which is in another part; only the certification room reads them.
         metric: how quality is measured, with its direction.
         loss: scalar training loss of (model output, target); None without labels.
         inputs: a small real batch (two samples where there are two) to trace, export and compare with.
