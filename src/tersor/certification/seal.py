@@ -1,0 +1,120 @@
+"""The Seal: the only way to the certification samples, open only inside an attempt, every access in the ledger."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tersor.certification.ledger import Ledger
+from tersor.errors import CertificateError, DataError
+from tersor.exporting.artefact import Session
+from tersor.loading.inputs import flatten
+from tersor.loading.metric import Metric
+from tersor.loading.task import Batch, Split
+from tersor.measurement.quality import evaluate, predict
+
+_HASH_BATCH = 256
+
+
+class Seal:
+    """The certification split behind a lock. It is a `Split` itself, so that whatever reads a split can read it.
+
+    Outside `opened` it gives no sample away. Its length is known before, for planning.
+
+    Args:
+        split: the certification samples.
+        ledger: where every access is written.
+        labelled: whether the targets are labels; False where they come from the base itself.
+
+    Raises:
+        DataError: if the split is empty.
+    """
+
+    def __init__(self, split: Split, ledger: Ledger, *, labelled: bool = True) -> None:
+        if not len(split):
+            raise DataError(
+                "The certification split is empty. Give it samples, or a larger share of the data."
+            )
+        self.ledger = ledger
+        self.labelled = labelled
+        self._split = split
+        self._reader = ""
+        self._sha256 = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the split."""
+        return self._split.name
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    @property
+    def data_sha256(self) -> str:
+        """Hash of all inputs and targets in their order; computing it is an access."""
+        if not self._sha256:
+            digest = hashlib.sha256()
+            for batch in self._split.batches(_HASH_BATCH):
+                for tensor in (*flatten(batch.inputs), *(() if batch.target is None else (batch.target,))):
+                    _update(digest, tensor)
+            self._sha256 = digest.hexdigest()
+            self.ledger.append("hash", data_sha256=self._sha256, samples=len(self))
+        return self._sha256
+
+    @contextmanager
+    def opened(self, reader: str, sha256: str) -> Iterator[None]:
+        """Let the file with hash `sha256` read the samples within the block, and write so."""
+        self.ledger.append("access", data_sha256=self.data_sha256, reader=reader, reader_sha256=sha256)
+        self._reader = reader
+        try:
+            yield
+        finally:
+            self._reader = ""
+
+    def batches(self, size: int, *, shuffle: int | None = None, limit: int | None = None) -> Iterator[Batch]:
+        """Yield batches, as `Split.batches` does.
+
+        Raises:
+            CertificateError: if no attempt is under way.
+        """
+        if not self._reader:
+            raise CertificateError(
+                "The certification data is sealed: it is read only while `certify` tests a frozen finalist. "
+                "Use the search split to choose between candidates."
+            )
+        return self._split.batches(size, shuffle=shuffle, limit=limit)
+
+    def targets(self) -> Tensor:
+        """Return the targets of all samples.
+
+        Raises:
+            CertificateError: if no attempt is under way.
+            DataError: if the samples have no targets.
+        """
+        parts = [batch.target for batch in self.batches(_HASH_BATCH) if batch.target is not None]
+        if not parts:
+            raise DataError(
+                "This metric is defined on a whole set and needs labels, and the certification split has none."
+            )
+        return torch.cat(parts)
+
+    def reader(self, session: Session, metric: Metric, *, batch: int = 64) -> Callable[[], np.ndarray]:
+        """Return what `certify` calls to evaluate an opened file: scores, or outputs where samples have no score."""
+
+        def read() -> np.ndarray:
+            if metric.scores is None:
+                return predict(session, self, batch=batch)[0].numpy()
+            scores = evaluate(session, self, metric, batch=batch).scores
+            assert scores is not None
+            return scores.numpy()
+
+        return read
+
+
+def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    content = tensor.detach().cpu().contiguous()
+    digest.update(f"{content.dtype}{tuple(content.shape)}".encode())
+    digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
