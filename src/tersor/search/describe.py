@@ -1,0 +1,305 @@
+"""From what a search knows to the Record that reports are made of."""
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tersor._version import __version__
+from tersor.certification.machine import this_machine
+from tersor.measurement.result import Comparison, Measurement
+from tersor.planning.plan import Cut, Quantize
+from tersor.reporting.record import (
+    Aim,
+    Claim,
+    Curve,
+    Estimate,
+    Latency,
+    Layer,
+    Record,
+    Row,
+    Split,
+    Standing,
+    Verdict,
+)
+from tersor.search.candidate import Candidate
+from tersor.search.finalists import gain
+from tersor.search.outcome import Fate
+from tersor.search.run import Baseline, Run
+
+if TYPE_CHECKING:
+    from tersor.search.result import Result
+
+_PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
+_STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
+#: Points of a training curve that a picture can show.
+_POINTS = 200
+
+
+def sentence(result: "Result") -> str:
+    """Return the answer in one sentence, with the limit and the interval."""
+    run, best = result.run, result.best
+    if best is None:
+        return f"The original is the answer. {result.outcome.value}"
+    found = gain(run, best)
+    assert found is not None
+    assert best.certificate is not None
+    words = {"latency": "faster", "throughput": "faster", "size": "smaller", "memory": "lighter"}[
+        run.request.goal
+    ]
+    interval = f" (95% interval {found.low:.2f} to {found.high:.2f})" if found.low < found.high else ""
+    return (
+        f"{best.name} is {found.value:.2f}x {words} than the best free baseline{interval}, and with "
+        f"{run.request.confidence:.0%} confidence its {run.task.metric.name} drops by at most {run.margin:.4g} "
+        f"({best.certificate.samples} sealed samples)."
+    )
+
+
+def describe(result: "Result", command: str = "") -> Record:
+    """Return the record of a run."""
+    run = result.run
+    best_index = next((i for i, c in enumerate(result.tried) if c is result.best), None)
+    return Record(
+        title=type(run.task.model).__name__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tersor_version=__version__,
+        aim=_aim(result),
+        verdict=_verdict(result),
+        base=_base_row(run, result),
+        candidates=tuple(_row(run, candidate) for candidate in result.tried),
+        chosen=best_index,
+        baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
+        layers=_layers(run.task.model, result.answer) if result.best else (),
+        curves=tuple(_curve(candidate) for candidate in result.tried if candidate.losses),
+        claim=_claim(result),
+        conditions=_conditions(run),
+        machine=_machine(run),
+        versions=_versions(),
+        seeds={"search": run.request.seed},
+        command=command,
+        budget_s=run.request.budget_s,
+        warnings=tuple(note for note in result.notes if note.startswith("warning")),
+    )
+
+
+def _aim(result: "Result") -> Aim:
+    run, task = result.run, result.run.task
+    assert run.base.quality is not None
+    splits = (task.train, task.calibration, task.search, task.certification)
+    origin = " ".join(note.removeprefix("split").strip() for note in result.notes if note.startswith("split"))
+    return Aim(
+        kind=task.kind,
+        model=type(task.model).__name__,
+        metric=task.metric.name,
+        higher_is_better=task.metric.higher_is_better,
+        limit=run.request.drop.words(task.metric.name, run.base.quality.value, task.metric.higher_is_better),
+        floor=run.floor,
+        target=run.request.target,
+        goal=run.request.goal,
+        splits=tuple(Split(name=split.name, samples=len(split), origin=origin) for split in splits),
+    )
+
+
+def _verdict(result: "Result") -> Verdict:
+    holds = result.best is not None
+    return Verdict(
+        outcome=result.outcome.name.lower(),
+        standing=Standing.HOLDS if holds else Standing.UNTESTED,
+        sentence=sentence(result),
+        advice="" if holds else result.outcome.value,
+    )
+
+
+def _base_row(run: Run, result: "Result") -> Row:
+    """Return the original as the candidates are compared with it."""
+    measured = next((c.speed.base for c in (result.best, *result.tried) if c is not None and c.speed), None)
+    assert run.base.artefact is not None
+    assert run.base.quality is not None
+    certified = None if result.certificate is None else result.certificate.base_quality
+    return Row(
+        name="original",
+        runtime=run.rival.runtime,
+        quality=Estimate(value=run.base.quality.value),
+        certified=None if certified is None else Estimate(value=certified),
+        latency=_latency(measured),
+        size_bytes=run.base.artefact.size_bytes,
+        peak_bytes=None if measured is None else measured.peak_bytes,
+        parameters=run.base.parameters,
+        macs=run.base.macs,
+    )
+
+
+def _row(run: Run, candidate: Candidate) -> Row:
+    measured = None if candidate.speed is None else candidate.speed.candidate
+    return Row(
+        name=candidate.name,
+        recipe=candidate.steps,
+        methods=tuple(dict.fromkeys(type(edit).__name__.lower() for edit in candidate.plan.edits)),
+        runtime=run.request.target,
+        standing=_STANDING.get(candidate.fate, Standing.UNTESTED),
+        quality=None if candidate.quality is None else Estimate(value=candidate.quality.value),
+        certified=_certified(candidate),
+        drop=_drop(candidate),
+        speedup=_speedup(candidate.speed),
+        latency=_latency(measured),
+        size_bytes=None if candidate.artefact is None else candidate.artefact.size_bytes,
+        peak_bytes=None if measured is None else measured.peak_bytes,
+        parameters=candidate.parameters or None,
+        macs=candidate.macs or None,
+        tried_because=candidate.why,
+        dropped_because=""
+        if candidate.fate is Fate.CERTIFIED
+        else f"{candidate.fate.value}: {candidate.reason}",
+    )
+
+
+def _certified(candidate: Candidate) -> Estimate | None:
+    claim = candidate.certificate
+    if claim is None or claim.evidence is None or claim.base_quality is None:
+        return None
+    sign = -1.0 if claim.claim.higher_is_better else 1.0
+    return Estimate(value=claim.base_quality + sign * claim.evidence.estimate)
+
+
+def _drop(candidate: Candidate) -> Estimate | None:
+    claim = candidate.certificate
+    if claim is None or claim.evidence is None:
+        return None
+    return Estimate(value=claim.evidence.estimate, high=claim.bound, confidence=claim.claim.confidence)
+
+
+def _speedup(speed: Comparison | None) -> Estimate | None:
+    return None if speed is None else Estimate(value=speed.ratio, low=speed.low, high=speed.high)
+
+
+def _latency(measured: Measurement | None) -> Latency | None:
+    if measured is None:
+        return None
+    return Latency(
+        median_s=measured.median_s,
+        p90_s=measured.p90_s,
+        p99_s=measured.p99_s,
+        throughput_per_s=measured.throughput_per_s,
+    )
+
+
+def _baseline_row(run: Run, baseline: Baseline) -> Row:
+    return Row(
+        name=baseline.name,
+        runtime=baseline.artefact.runtime,
+        speedup=_speedup(baseline.speed) or Estimate(value=1.0),
+        latency=_latency(baseline.speed.candidate if baseline.speed else None),
+        size_bytes=baseline.artefact.size_bytes,
+        tried_because="the best free baseline" if baseline.artefact == run.rival else "free",
+        dropped_because=baseline.reason,
+    )
+
+
+def _layers(original: nn.Module, answer: Candidate) -> tuple[Layer, ...]:
+    """Return what was done to each layer that has a weight, in the order of the network."""
+    assert answer.model is not None
+    cuts = answer.plan.of(Cut)
+    integers = {edit.site for edit in answer.plan.of(Quantize)}
+    after = _shapes(answer)
+    rows = []
+    for name, module in original.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is None or weight.dim() < 2:
+            continue
+        shape = tuple(weight.shape)
+        left = after.get(name, shape)
+        changes = [f"{1 - _count(left) / _count(shape):.0%} of the weights cut"] if left != shape else []
+        changes += ["8-bit integers"] if name in integers else []
+        rows.append(
+            Layer(
+                name=name,
+                kind=type(module).__name__,
+                change=", ".join(changes),
+                before=_written(shape),
+                after=_written(left),
+                reason="" if changes or not cuts else "left as it is",
+            )
+        )
+    return tuple(rows)
+
+
+def _shapes(answer: Candidate) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of the answer by layer; integer models keep the names of their weights."""
+    assert answer.model is not None
+    if answer.float_model is not None:
+        named = answer.float_model.named_parameters()
+    else:
+        named = answer.model.named_parameters()
+    return {name.removesuffix(".weight"): tuple(p.shape) for name, p in named if name.endswith(".weight")}
+
+
+def _count(shape: Sequence[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def _written(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _curve(candidate: Candidate) -> Curve:
+    stride = max(1, len(candidate.losses) // _POINTS)
+    losses = candidate.losses[::stride]
+    return Curve(
+        name=candidate.name,
+        quantity="distillation loss",
+        steps=tuple(float(i * stride) for i in range(len(losses))),
+        values=losses,
+    )
+
+
+def _claim(result: "Result") -> Claim | None:
+    certificate = result.certificate
+    if certificate is None:
+        return None
+    evidence = certificate.evidence
+    numbers = {
+        "test": f"{certificate.method.name} {certificate.method.version} ({certificate.method.kind})",
+        "sealed samples": f"{certificate.samples:,}",
+        "margin": f"{certificate.claim.margin:.4g}",
+        "confidence": f"{certificate.claim.confidence:.4g}",
+        "attempt on this data": str(certificate.attempt.number),
+        "level of this attempt": f"{certificate.attempt.alpha:.4g}",
+        "data": certificate.data_sha256,
+        "file": certificate.artefact_sha256,
+    }
+    if evidence is not None:
+        numbers |= {"drop on the sealed samples": f"{evidence.estimate:.4g}", "p-value": f"{evidence.p:.3g}"}
+    return Claim(paragraph=certificate.words(), numbers=numbers)
+
+
+def _conditions(run: Run) -> str:
+    return (
+        f"{run.request.call_size} sample(s) a call on {run.request.threads} thread(s), each file in a process of "
+        "its own, in turns with the base; 95% intervals of the median ratio from order statistics."
+    )
+
+
+def _machine(run: Run) -> dict[str, str]:
+    machine = this_machine(run.request.target)
+    return {
+        "processor": machine.processor,
+        "features": " ".join(machine.features),
+        "system": platform.platform(terse=True),
+        "threads": str(run.request.threads),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"tersor": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,124 @@
+"""Which candidates go before the sealed data, in which order, and which of those that pass is the answer."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tersor.certification.certify import MOST_FINALISTS
+from tersor.search.candidate import Candidate
+from tersor.search.outcome import Fate
+from tersor.search.run import Run
+
+#: Disagreements that are assumed on top of those seen, so that a small split never looks certain.
+_PRIOR_DISAGREEMENTS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How many times better than the base a candidate is at the goal, with an interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def gain(run: Run, candidate: Candidate) -> Gain | None:
+    """Return the gain of `candidate` at the goal of the run; None where it was not measured."""
+    if run.request.goal == "size":
+        return _size_gain(run, candidate)
+    if candidate.speed is None:
+        return None
+    if run.request.goal == "memory":
+        ratio = candidate.speed.base.peak_bytes / max(1, candidate.speed.candidate.peak_bytes)
+        return Gain(ratio, ratio, ratio)
+    return Gain(candidate.speed.ratio, candidate.speed.low, candidate.speed.high)
+
+
+def _size_gain(run: Run, candidate: Candidate) -> Gain | None:
+    if candidate.artefact is None or run.base.artefact is None:
+        return None
+    ratio = run.base.artefact.size_bytes / candidate.artefact.size_bytes
+    return Gain(ratio, ratio, ratio)
+
+
+def safety(run: Run, candidate: Candidate) -> float:
+    r"""Return how many standard errors the drop on the search split lies inside the margin.
+
+    $$z = (\delta - \bar d) / \sqrt{(\overline{d^2} + 1/n) / n}$$
+
+    where d is the paired difference of scores; a metric without scores gives the share of the margin that is left.
+    """
+    room = run.margin - run.drop(candidate)
+    base, quality = run.base.quality, candidate.quality
+    if base is None or quality is None or base.scores is None or quality.scores is None:
+        return room / run.margin
+    difference = (base.scores - quality.scores).double()
+    count = len(difference)
+    spread = float(torch.mean(difference**2)) + _PRIOR_DISAGREEMENTS / count
+    return room / math.sqrt(spread / count)
+
+
+def judge(run: Run, candidate: Candidate) -> Candidate:
+    """Return `candidate` with its fate so far: missed, not better, or still in the running."""
+    if candidate.quality is None:
+        return candidate
+    drop = run.drop(candidate)
+    if drop >= run.margin:
+        return replace(
+            candidate,
+            fate=Fate.MISSED,
+            reason=f"drop {drop:.4f} on the search data, where {run.margin:.4f} is allowed",
+        )
+    found = gain(run, candidate)
+    if found is None:
+        return replace(candidate, fate=Fate.FAILED, reason="could not be measured")
+    if found.low <= 1.0:
+        words = f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}) at {run.request.goal}"
+        return replace(
+            candidate, fate=Fate.NOT_BETTER, reason=f"{words}: not shown to be better than the base"
+        )
+    return candidate
+
+
+def work(candidate: Candidate) -> float:
+    """Return a fixed, noise-free measure of cost: multiply-adds, halved in integers.
+
+    Two runs with one seed must choose the same plan, and measured times differ from run to run; so times decide only
+    where their intervals are apart, and this decides elsewhere.
+    """
+    integers = any(type(edit).__name__ == "Quantize" for edit in candidate.plan.edits)
+    return candidate.macs * (0.5 if integers else 1.0)
+
+
+def better(run: Run, one: Candidate, other: Candidate) -> bool:
+    """Whether `one` is better at the goal: clearly by measurement, else by the work it does."""
+    mine, theirs = gain(run, one), gain(run, other)
+    assert mine is not None
+    assert theirs is not None
+    if mine.low > theirs.high:
+        return True
+    return mine.high >= theirs.low and work(one) < work(other)
+
+
+def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the finalists from the safest to the boldest, and the others with their fates.
+
+    Each finalist is better at the goal than all before it, so that the last one that passes is the answer. Of more
+    than eight, the safest stays as the last resort and the boldest seven follow.
+    """
+    judged = [judge(run, candidate) for candidate in candidates]
+    others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]
+    able = [candidate for candidate in judged if candidate.fate is Fate.UNTESTED]
+    front: list[Candidate] = []
+    for candidate in sorted(able, key=lambda c: (-safety(run, c), work(c), c.name)):
+        ahead = next((safer for safer in front if not better(run, candidate, safer)), None)
+        if ahead is None:
+            front.append(candidate)
+        else:
+            reason = f"{ahead.name} is safer and no worse at {run.request.goal}"
+            others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
+    surplus = front[1 : len(front) - MOST_FINALISTS + 1] if len(front) > MOST_FINALISTS else []
+    others += [replace(c, reason=f"more than {MOST_FINALISTS} finalists") for c in surplus]
+    return [c for c in front if c not in surplus], others

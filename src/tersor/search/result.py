@@ -1,0 +1,172 @@
+"""The noun that `optimize` returns: a Result, which saves itself as a folder that stands on its own."""
+
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tersor._extras import require
+from tersor.certification.certificate import Certificate
+from tersor.certification.certify import Certification
+from tersor.certification.store import LEDGER, OUTCOMES, save_certification
+from tersor.exporting.artefact import Artefact
+from tersor.measurement.result import Comparison
+from tersor.reporting.folder import write_folder
+from tersor.reporting.record import Record
+from tersor.reporting.report import render_html
+from tersor.search.candidate import Candidate
+from tersor.search.describe import describe, sentence
+from tersor.search.outcome import Fate, Outcome
+from tersor.search.run import Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found.
+
+    Attributes:
+        run: the task, the request and the base.
+        tried: every candidate, in the order in which they were made.
+        best: the certified candidate that is returned; None when the original is.
+        certification: the attempt on the sealed data; None if no finalist was good enough for one.
+        outcome: how the search ended; its value is the advice.
+        notes: how the data was bound and split, the metric and the loss, in words.
+    """
+
+    run: Run = field(repr=False)
+    tried: tuple[Candidate, ...] = field(repr=False)
+    best: Candidate | None
+    certification: Certification | None = field(repr=False)
+    outcome: Outcome
+    notes: tuple[str, ...] = field(default=(), repr=False)
+    work: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def answer(self) -> Candidate:
+        """The candidate that is shipped: the best, or the original."""
+        return self.best or self.run.base
+
+    @property
+    def model(self) -> nn.Module:
+        """The torch module that is shipped, called as the original is."""
+        assert self.answer.model is not None
+        return self.answer.model
+
+    @property
+    def artefact(self) -> Artefact:
+        """The file that is shipped."""
+        assert self.answer.artefact is not None
+        return self.answer.artefact
+
+    @property
+    def speed(self) -> Comparison | None:
+        """How the shipped file runs against the best free baseline; None when the original is shipped."""
+        return self.answer.speed
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The claim about the shipped file; None when the original is shipped."""
+        return None if self.best is None else self.best.certificate
+
+    @property
+    def front(self) -> tuple[Candidate, ...]:
+        """The certified candidates, in the order in which they were made."""
+        return tuple(candidate for candidate in self.tried if candidate.fate is Fate.CERTIFIED)
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        return sentence(self)
+
+    def record(self, command: str = "") -> Record:
+        """Return everything about the run as plain data for reports."""
+        return describe(self, command)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report alone, one page that needs no network and runs no script."""
+        path = Path(path)
+        path.write_text(render_html(self.record()), encoding="utf-8")
+        return path
+
+    def to_pandas(self) -> Any:
+        """Return one row for every candidate, as a pandas DataFrame.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        pandas = require("pandas", extra="all", purpose="A table of candidates")
+        return pandas.DataFrame([_row(candidate) for candidate in (self.run.base, *self.tried)])
+
+    def save(self, folder: str | Path, *, command: str = "") -> Path:
+        """Write the artefact folder: model, certificate, reports, model card and `run.py`.
+
+        The folder appears as a whole or not at all, and only replaces one that tersor wrote.
+
+        Args:
+            folder: where to.
+            command: the command that reproduces the run, for the report.
+
+        Returns:
+            The folder, as an absolute path.
+
+        Raises:
+            FolderError: if the folder holds something that tersor did not write, or cannot be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="tersor-save-") as staging:
+            files, certificate = self._stage(Path(staging))
+            return write_folder(
+                folder,
+                self.record(command),
+                files=files,
+                certificate=certificate,
+                config=self.run.request.as_config(),
+            )
+
+    def _stage(self, staging: Path) -> tuple[dict[str, Path], str | None]:
+        """Gather the files to ship, and the certificate that names their hashes."""
+        files = {"model.onnx": staging / "model.onnx"}
+        files["model.onnx"].write_bytes(self.artefact.path.read_bytes())
+        closest = self._closest()
+        if closest is not None and closest.artefact is not None:
+            files["closest/model.onnx"] = closest.artefact.path
+        certificate = None
+        if self.best is not None and self.certification is not None:
+            certificate = save_certification(self._shipped_claim(), staging, ["model.onnx"]).to_json()
+            files[OUTCOMES] = staging / OUTCOMES
+        if self.certification is not None:
+            files[LEDGER] = self.certification.seal.ledger.path
+        (staging / "plan.json").write_text(self.answer.plan.to_json() + "\n", encoding="utf-8")
+        return files | {"plan.json": staging / "plan.json"}, certificate
+
+    def _shipped_claim(self) -> Certification:
+        """Return the certification with the final measurement beside the claim."""
+        assert self.certification is not None
+        assert self.certificate is not None
+        certificates = list(self.certification.certificates)
+        certificates[self.certificate.position] = self.certificate
+        return replace(self.certification, certificates=tuple(certificates))
+
+    def _closest(self) -> Candidate | None:
+        """Return the candidate nearest to the limit, when none holds it."""
+        missed = [c for c in self.tried if c.fate in (Fate.MISSED, Fate.REFUSED) and c.quality is not None]
+        if self.best is not None or not missed:
+            return None
+        return min(missed, key=self.run.drop)
+
+
+def _row(candidate: Candidate) -> dict[str, object]:
+    speed = candidate.speed
+    return {
+        "name": candidate.name,
+        "quality": None if candidate.quality is None else candidate.quality.value,
+        "speedup": None if speed is None else speed.ratio,
+        "speedup_low": None if speed is None else speed.low,
+        "median_s": None if speed is None else speed.candidate.median_s,
+        "size_bytes": None if candidate.artefact is None else candidate.artefact.size_bytes,
+        "parameters": candidate.parameters,
+        "macs": candidate.macs,
+        "fate": candidate.fate.name.lower(),
+        "reason": candidate.reason,
+    }

@@ -1,0 +1,104 @@
+"""The one meeting with the sealed data: is it large enough, and which of the frozen finalists hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tersor.certification.certificate import Certificate, Decision, Setting
+from tersor.certification.certify import Certification, Contender, certify
+from tersor.certification.ledger import attempt_alpha
+from tersor.certification.planner import outlook, samples_needed
+from tersor.certification.seal import Seal
+from tersor.errors import DataError
+from tersor.exporting.artefact import Artefact
+from tersor.exporting.export import open_artefact
+from tersor.search.candidate import Candidate
+from tersor.search.outcome import Fate
+from tersor.search.run import EVALUATION_BATCH, Run
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What became of the finalists.
+
+    Attributes:
+        certification: the result of the attempt; None if there was none.
+        tested: the finalists with fates and certificates, in the frozen order.
+    """
+
+    certification: Certification | None
+    tested: tuple[Candidate, ...]
+
+    @property
+    def passed(self) -> tuple[Candidate, ...]:
+        """The finalists that hold, safest first; the last one is the best."""
+        return tuple(candidate for candidate in self.tested if candidate.fate is Fate.CERTIFIED)
+
+
+#: Share of samples on which a compressed network usually answers differently; only used to word an error.
+_LIKELY_DISAGREEMENT = 0.02
+#: No finalist was good enough to open the data for.
+NOT_TRIED = Sealed(None, ())
+
+
+def check_samples(run: Run, seal: Seal) -> None:
+    """Refuse a certification split that could not show the margin even if the two models never differed.
+
+    Raises:
+        DataError: with the number of samples that would do.
+    """
+    alpha = attempt_alpha(1 - run.request.confidence, 1)
+    least = samples_needed(run.margin, 0.0, alpha=alpha)
+    if run.task.metric.scores is not None and len(seal) < least:
+        likely = samples_needed(run.margin, _LIKELY_DISAGREEMENT, alpha=alpha)
+        raise DataError(
+            f"{len(seal)} certification samples cannot show a drop of at most {run.margin:.4g}: it takes {least} even "
+            f"if the two models never differ, and about {likely} when they differ on 2 in 100. Give more "
+            "certification samples or allow a larger drop."
+        )
+
+
+def _say_outlook(run: Run, finalists: Sequence[Candidate], samples: int) -> None:
+    """Say what can be expected, for the safest finalist, before the data is opened."""
+    base, safest = run.base.quality, finalists[0].quality
+    if base is None or safest is None or base.scores is None or safest.scores is None:
+        return
+    difference = (base.scores - safest.scores).double()
+    q, drop = float((difference**2).mean()), max(0.0, run.drop(finalists[0]))
+    run.say("certify", outlook(samples, run.margin, q, drop=drop).words())
+
+
+def try_finalists(run: Run, finalists: Sequence[Candidate], seal: Seal) -> Sealed:
+    """Freeze the list and test it on the sealed data, from the safest to the boldest."""
+    _say_outlook(run, finalists, len(seal))
+    run.say("certify", f"{len(finalists)} finalists on {len(seal)} sealed samples, safest first")
+    setting = Setting(run.request.target, run.request.threads, EVALUATION_BATCH, seed=run.request.seed)
+    assert run.base.artefact is not None
+    certification = certify(
+        _contender(run, "original", run.base.artefact, seal),
+        [_contender(run, c.name, c.artefact, seal) for c in finalists if c.artefact is not None],
+        seal=seal,
+        metric=run.task.metric,
+        margin=run.margin,
+        confidence=run.request.confidence,
+        setting=setting,
+    )
+    tested = tuple(
+        _with_certificate(run, candidate, certificate)
+        for candidate, certificate in zip(finalists, certification.certificates, strict=True)
+    )
+    return Sealed(certification, tested)
+
+
+def _contender(run: Run, name: str, artefact: Artefact, seal: Seal) -> Contender:
+    def read():
+        session = open_artefact(artefact, threads=run.request.threads)
+        return seal.reader(session, run.task.metric, batch=EVALUATION_BATCH)()
+
+    return Contender(name, artefact.sha256, read)
+
+
+def _with_certificate(run: Run, candidate: Candidate, certificate: Certificate) -> Candidate:
+    fates = {Decision.HOLDS: Fate.CERTIFIED, Decision.REFUSED: Fate.REFUSED}
+    fate = fates.get(certificate.decision, Fate.UNTESTED)
+    run.say("certify", f"{candidate.name}: {fate.value}")
+    return replace(candidate, certificate=certificate, fate=fate, reason=certificate.decision.value)
