@@ -17,7 +17,9 @@ from tersor.reporting.record import Curve, Estimate, Record, Row, Standing
 from tersor.reporting.svg import draw
 
 #: Widths in CSS pixels of the two drawings.
-WIDE, NARROW = 880, 340
+WIDE, NARROW = 992, 340
+#: Room for the labels of a vertical axis.
+_AXIS = 58
 _COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 4], [1, 3])
 _SHAPES = {"original": "square", "holds": "circle", "misses": "cross", "not tested": "diamond"}
@@ -44,7 +46,7 @@ class Picture:
 
 
 def _picture(name: str, label: str, build: Callable[[int], alt.TopLevelMixin]) -> Picture:
-    wide, narrow = (draw(build(width), f"{name}-{width}") for width in (WIDE, NARROW))
+    wide, narrow = (draw(build(width - _AXIS), f"{name}-{width}") for width in (WIDE, NARROW))
     return Picture(label, wide, narrow)
 
 
@@ -69,15 +71,13 @@ def _margin(drop: Estimate, allowed: float, width: int) -> alt.TopLevelMixin:
     reach = max(abs(value or 0.0) for value in (drop.value, low, high, allowed))
     left, right = min(-0.35 * reach, 1.15 * (low or 0.0)), 1.25 * reach
     scale = alt.Scale(domain=[left, right], nice=False)
+    signed = "abs(datum.value) < 1e-12 ? '0' : format(datum.value, '+.3~f')"
     axis = alt.Axis(
-        title="loss of quality against the original, paired", format="+.3~f", tickCount=width // 110
+        title="loss of quality, paired with the original", labelExpr=signed, tickCount=width // 110
     )
     x = alt.X("value:Q", scale=scale, axis=axis)
-    base = alt.Chart(
-        _data(
-            [{"low": low, "high": high, "value": drop.value, "zero": 0, "allowed": allowed, "right": right}]
-        )
-    )
+    spans = {"low": low, "high": high, "value": drop.value, "zero": 0, "allowed": allowed, "right": right}
+    base = alt.Chart(_data([spans]))
     marks = [
         base.mark_rect(color="var(--bad)", opacity=0.12).encode(
             x=alt.X("allowed:Q", scale=scale, axis=axis), x2="right:Q"
@@ -124,7 +124,7 @@ def pareto(record: Record) -> Picture | None:
     axis = _GOALS.get(record.aim.goal, _GOALS["latency"])
     points = [
         {
-            "number": str(number) if number else "original",
+            "text": str(number) if number else "original",
             "x": axis.read(row),
             "y": row.quality.value,
             "low": row.quality.low,
@@ -152,7 +152,9 @@ def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.T
         "y:Q", title=f"{record.aim.metric}, search split", scale=alt.Scale(zero=False, nice=True, padding=12)
     )
     kinds = [kind for kind in _SHAPES if any(point["limit"] == kind for point in points)]
-    legend = alt.Legend(title=None, orient="top", symbolSize=90, columns=4 if width > 500 else 2)
+    legend = alt.Legend(
+        title=None, orient="top", symbolSize=90, symbolOpacity=1, columns=4 if width > 500 else 2
+    )
     shape = alt.Shape(
         "limit:N", scale=alt.Scale(domain=kinds, range=[_SHAPES[k] for k in kinds]), legend=legend
     )
@@ -173,22 +175,36 @@ def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.T
     if record.aim.floor is not None:
         marks += _floor(record.aim.floor, width)
     named = (
-        points
-        if len(points) <= _LABELLED
-        else [p for p in points if p["shipped"] or p["number"] == "original"]
+        points if len(points) <= _LABELLED else [p for p in points if p["shipped"] or p["text"] == "original"]
     )
-    text = alt.Chart(_data(named)).mark_text(align="left", dx=10, dy=-8, fontSize=12, color="var(--ink)")
-    marks.append(text.encode(x=x, y=y, text="number:N"))
+    ends = [point["x"] for point in points]
+    turn = 0.2 * min(ends) + 0.8 * max(ends)  # names beyond it stand on the left of their point
+    for side, align, dx in ((False, "left", 10), (True, "right", -10)):
+        these = alt.Chart(_data([p for p in named if (p["x"] > turn) is side]))
+        marks += _words(these.encode(x=x, y=y), align=align, dx=dx, dy=-8)
     return alt.layer(*marks).properties(width=width, height=340 if width > 500 else 280)
 
 
 def _floor(floor: float, width: int) -> list[alt.Chart]:
     line = alt.Chart(_data([{"y": floor, "text": f"floor {words.quality(floor)}"}]))
     rule = line.mark_rule(color="var(--bad)", strokeDash=[5, 3], strokeWidth=1.5).encode(y="y:Q")
-    text = line.mark_text(align="right", dy=-7, fontSize=12, color="var(--bad)").encode(
-        x=alt.value(width - 4), y="y:Q", text="text:N"
-    )
-    return [rule, text]
+    return [
+        rule,
+        *_words(line.encode(x=alt.value(width - 2), y="y:Q"), align="right", dy=9, color="var(--bad)"),
+    ]
+
+
+def _words(chart: alt.Chart, **place) -> list[alt.Chart]:
+    """Text with a halo of the page's colour, so that it can be read where it crosses other marks."""
+    chart = chart.encode(text="text:N")
+    style = {"fontSize": 12, "color": "var(--ink)"} | place
+    halo = style | {
+        "color": "var(--paper)",
+        "stroke": "var(--paper)",
+        "strokeWidth": 4,
+        "strokeJoin": "round",
+    }
+    return [chart.mark_text(**halo), chart.mark_text(**style)]
 
 
 def latency(record: Record) -> Picture | None:
@@ -230,12 +246,12 @@ def _latency(rows: list[Row], width: int) -> alt.TopLevelMixin:
             )
             .encode(x=x, y=alt.Y("density:Q", axis=None))
         )
-        title = alt.TitleParams(
-            row.name, anchor="start", fontSize=13, fontWeight=600, color="var(--ink)", offset=4
+        name = alt.Chart(_data([{"text": row.name}])).encode(x=alt.value(0), y=alt.value(-9))
+        heading = name.mark_text(align="left", fontSize=13, fontWeight=600, color="var(--ink)").encode(
+            text="text:N"
         )
-        layers = alt.layer(area, *_quantile_marks(row, x)).properties(width=width, height=96, title=title)
-        strips.append(layers)
-    return alt.vconcat(*strips, spacing=10)
+        strips.append(alt.layer(area, *_quantile_marks(row, x), heading).properties(width=width, height=96))
+    return alt.vconcat(*strips, spacing=26)
 
 
 def _milliseconds(row: Row) -> list[float]:
@@ -276,11 +292,11 @@ def curves(record: Record) -> tuple[tuple[str, Picture], ...]:
     for number, (quantity, group) in enumerate(groupby(ordered, key=lambda curve: curve.quantity)):
         members = list(group)
         label = f"{quantity} over training for {', '.join(curve.name for curve in members)}."
-        pictures.append((quantity, _picture(f"curve{number}", label, partial(_curve, quantity, members))))
+        pictures.append((quantity, _picture(f"curve{number}", label, partial(_curve, members))))
     return tuple(pictures)
 
 
-def _curve(quantity: str, members: list[Curve], width: int) -> alt.TopLevelMixin:
+def _curve(members: list[Curve], width: int) -> alt.TopLevelMixin:
     points = [
         {"step": step, "value": value, "name": curve.name}
         for curve in members
@@ -298,12 +314,13 @@ def _curve(quantity: str, members: list[Curve], width: int) -> alt.TopLevelMixin
     dash = alt.StrokeDash(
         "name:N", legend=legend, scale=alt.Scale(domain=names, range=[_DASHES[c] for c in cycle])
     )
+    dots = {"size": 36, "filled": True} if len(points) <= 25 * len(names) else False
     return (
         alt.Chart(_data(points))
-        .mark_line(strokeWidth=2)
+        .mark_line(strokeWidth=2, point=dots)
         .encode(
-            x=alt.X("step:Q", title=members[0].unit, axis=alt.Axis(tickCount=width // 90)),
-            y=alt.Y("value:Q", title=quantity, scale=alt.Scale(zero=False)),
+            x=alt.X("step:Q", title=members[0].unit, axis=alt.Axis(tickCount=width // 90, tickMinStep=1)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             color=colour,
             strokeDash=dash,
         )
@@ -336,19 +353,21 @@ def roofline(record: Record) -> Picture | None:
 
 def _roofline(peak: float, bandwidth: float, points: list[dict], width: int) -> alt.TopLevelMixin:
     knee = peak / bandwidth
-    left, right = (end(knee, *(point["x"] for point in points)) for end in (min, max))
-    roof = [{"x": left / 3, "y": bandwidth * left / 3}, {"x": knee, "y": peak}, {"x": right * 3, "y": peak}]
-    x = alt.X(
-        "x:Q", title="multiply-adds per byte moved", scale=alt.Scale(type="log", nice=False), axis=_DECADES
-    )
-    y = alt.Y("y:Q", title="billion multiply-adds a second", scale=alt.Scale(type="log"), axis=_DECADES)
+    xs, ys = [point["x"] for point in points], [point["y"] for point in points]
+    left, right = min(knee, *xs) / 3, max(knee, *xs) * 3
+    roof = [{"x": left, "y": bandwidth * left}, {"x": knee, "y": peak}, {"x": right, "y": peak}]
+    low, high = min(*ys, bandwidth * left) / 1.5, peak * 1.6
+    x = _log("x", "multiply-adds per byte moved", left, right)
+    y = _log("y", "billion multiply-adds a second", low, high, alt.Y)
     line = alt.Chart(_data(roof)).mark_line(color="var(--ink)", strokeWidth=2).encode(x=x, y=y)
-    spots = alt.Chart(_data(points))
-    dots = spots.mark_point(filled=True, size=110, color="var(--c1)", opacity=1).encode(x=x, y=y)
-    text = spots.mark_text(align="left", dx=9, dy=-6, fontSize=12, color="var(--ink)").encode(
-        x=x, y=y, text="name:N"
+    spots = alt.Chart(_data([point | {"text": point["name"]} for point in points])).encode(x=x, y=y)
+    dots = spots.mark_point(filled=True, size=110, color="var(--c1)", opacity=1)
+    return alt.layer(line, dots, *_words(spots, align="left", dx=9, dy=-7)).properties(
+        width=width, height=260
     )
-    return alt.layer(line, dots, text).properties(width=width, height=260)
 
 
-_DECADES = alt.Axis(format="~g", tickCount=4)
+def _log(name: str, title: str, low: float, high: float, channel=alt.X) -> alt.X | alt.Y:
+    ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    scale = alt.Scale(type="log", domain=[low, high], nice=False)
+    return channel(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(format="~g", values=ticks))

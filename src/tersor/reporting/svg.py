@@ -63,7 +63,7 @@ def draw(chart: alt.TopLevelMixin, name: str) -> Markup:
         chart: the description; names of colours may be CSS variables of the page.
         name: prefix of the element's ids, unique in the page.
     """
-    spec = chart.to_dict() | {"config": _CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+    spec = chart.to_dict() | {"config": _CONFIG}
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
     _restrict(root)
     _rename(root, name)

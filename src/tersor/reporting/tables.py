@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tersor.reporting import words
-from tersor.reporting.record import Latency, Record, Row
+from tersor.reporting.record import Latency, Record, Row, Slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Table:
         rows: cells, as many to a row as there are columns.
         numeric: indices of the columns that hold numbers.
         marked: index of the row to bring out; None for none.
+        kind: a hint for the layout: `comparison`, `counted` (the first column counts), `pairs`, or none.
     """
 
     caption: str
@@ -24,6 +25,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
     marked: int | None = None
+    kind: str = ""
 
 
 def comparison(record: Record) -> Table:
@@ -35,7 +37,10 @@ def comparison(record: Record) -> Table:
         for label, read, write, less in _QUANTITIES
     ]
     measured = tuple(row for row in rows if row[1:3] != (words.MISSING, words.MISSING))
-    return Table("Before and after", ("", "original", "shipped", "factor"), measured, frozenset({1, 2, 3}))
+    columns = ("quantity", "original", "shipped", "change")
+    if record.chosen is None:
+        columns, measured = columns[:2], tuple(row[:2] for row in measured)
+    return Table("Before and after", columns, measured, frozenset(range(1, len(columns))), kind="comparison")
 
 
 _PARTS: tuple[tuple[str, Callable[[Row], object]], ...] = (
@@ -48,7 +53,7 @@ def _qualities(base: Row, shipped: Row, part) -> tuple[str, str, str]:
     before, after = part(base), part(shipped)
     change = words.MISSING
     if before and after and before.value is not None and after.value is not None:
-        change = f"{after.value - before.value:+.4f}"
+        change = words.change(after.value - before.value)
     return words.interval(before), words.interval(after), change
 
 
@@ -91,7 +96,7 @@ def trials(record: Record) -> Table:
     )  # fmt: skip
     columns = ("#", "candidate", "limit", f"{record.aim.metric}, search", f"{record.aim.metric}, certification",
                "speed-up", "median", "size")  # fmt: skip
-    return Table("Every candidate", columns, rows, frozenset(range(3, 8)), _marked(record))
+    return Table("Every candidate", columns, rows, frozenset(range(3, 8)), _marked(record), "counted")
 
 
 def summary(record: Record) -> Table:
@@ -102,7 +107,7 @@ def summary(record: Record) -> Table:
         for number, row in enumerate((record.base, *record.candidates))
     )  # fmt: skip
     columns = ("#", "candidate", "limit", record.aim.metric, "speed-up", "median", "size")
-    return Table("Every candidate", columns, rows, frozenset(range(3, 7)), _marked(record))
+    return Table("Every candidate", columns, rows, frozenset(range(3, 7)), _marked(record), "counted")
 
 
 def _best_known(row: Row) -> float | None:
@@ -196,8 +201,8 @@ def slices(record: Record) -> Table:
     """Return quality by class or part of the data, the largest loss first."""
     sign = 1 if record.aim.higher_is_better else -1
 
-    def loss(part) -> float:
-        return sign * ((part.before or 0.0) - (part.after or 0.0))
+    def gain(part: Slice) -> float:
+        return (part.after or 0.0) - (part.before or 0.0)
 
     rows = tuple(
         (
@@ -205,9 +210,9 @@ def slices(record: Record) -> Table:
             str(part.samples),
             words.quality(part.before),
             words.quality(part.after),
-            f"{-sign * loss(part):+.4f}",
+            words.change(gain(part)),
         )
-        for part in sorted(record.slices, key=loss, reverse=True)
+        for part in sorted(record.slices, key=lambda part: sign * gain(part))
     )
     columns = ("part", "samples", "original", "shipped", "change")
     return Table(f"{record.aim.metric} by part of the data", columns, rows, frozenset(range(1, 5)))
@@ -253,4 +258,5 @@ def pairs(caption: str, mapping: Mapping[str, object]) -> Table:
         >>> pairs("Seeds", {"search": 7}).rows
         (('search', '7'),)
     """
-    return Table(caption, ("what", "value"), tuple((str(key), str(value)) for key, value in mapping.items()))
+    rows = tuple((str(key), str(value)) for key, value in mapping.items())
+    return Table(caption, ("what", "value"), rows, kind="pairs")

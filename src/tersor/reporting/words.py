@@ -18,19 +18,30 @@ def quality(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
 
 
+def change(value: float) -> str:
+    """Write a difference of two qualities.
+
+    Example:
+        >>> change(-0.0055), change(0.0), change(-1e-9)
+        ('−0.0055', '0', '0')
+    """
+    return "0" if abs(value) < 5e-5 else ("+" if value > 0 else "−") + quality(abs(value))
+
+
 def seconds(value: float | None) -> str:
     """Write a time with the unit that fits.
 
     Example:
-        >>> seconds(4.12e-4), seconds(0.0951), seconds(3.2), seconds(400)
-        ('0.412 ms', '95.1 ms', '3.20 s', '6 min 40 s')
+        >>> seconds(4.12e-4), seconds(0.0951), seconds(3.2), seconds(400), seconds(7200)
+        ('0.412 ms', '95.1 ms', '3.20 s', '6 min 40 s', '2 h')
     """
     if value is None:
         return MISSING
     if value >= 100:
         minutes, rest = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+        parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
+        return " ".join(f"{number} {unit}" for number, unit in parts if number)
     if value >= 1:
         return f"{value:#.3g} s"
     return f"{value * 1e3:#.3g} ms" if value >= 1e-5 else f"{value * 1e6:#.3g} µs"

@@ -1,0 +1,210 @@
+"""What stands in a report, in the order that a reader needs it."""
+
+from dataclasses import dataclass
+
+from tersor.reporting import pictures, tables, words
+from tersor.reporting.pictures import Picture
+from tersor.reporting.record import Estimate, Record
+from tersor.reporting.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """A number to remember: its name, itself, and its interval or what it is against."""
+
+    label: str
+    value: str
+    range: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """A heat map as a table: for each layer a word and a level in [0, 1] a method."""
+
+    caption: str
+    methods: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of the page; `folded` puts the tables, twins of the pictures, behind a line to open."""
+
+    anchor: str
+    title: str
+    note: str = ""
+    prose: str = ""
+    pictures: tuple[tuple[str, Picture], ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: bool = True
+    heat: Heat | None = None
+    code: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show but the title."""
+        return not (self.prose or self.pictures or self.tables or self.heat or self.code)
+
+
+def sections(record: Record) -> list[Section]:
+    """Return the parts of the page that have something to show."""
+    every = (*_changes(record), *_behaviour(record), *_confidence(record), *_circumstances(record))
+    return [section for section in every if not section.empty]
+
+
+def _changes(record: Record) -> tuple[Section, ...]:
+    return (
+        Section(
+            anchor="comparison",
+            title="Before and after",
+            note=record.conditions,
+            tables=_filled(tables.comparison(record)),
+        ),
+        Section(
+            anchor="candidates",
+            title="What was tried",
+            note="Numbers in the picture are those of the rows below; vertical bars are intervals; the ring marks what "
+            "is shipped." if record.candidates else "",
+            pictures=_one(pictures.pareto(record)),
+            tables=_filled(tables.trials(record)) if record.candidates else (),
+            folded=False,
+        ),
+        Section(anchor="layers", title="What was done to which layer", tables=_filled(tables.layers(record))),
+        Section(
+            anchor="sensitivity",
+            title="Sensitivity of each layer",
+            note="Loss of quality when only this layer is changed. A stronger colour loses more.",
+            heat=heat(record),
+        ),
+        Section(
+            anchor="slices",
+            title="Quality by part of the data",
+            note="A mean can hide a class that is lost. The largest loss comes first.",
+            tables=_filled(tables.slices(record)),
+        ),
+    )  # fmt: skip
+
+
+def _behaviour(record: Record) -> tuple[Section, ...]:
+    return (
+        Section(
+            anchor="latency",
+            title="Time of one call",
+            pictures=_one(pictures.latency(record)),
+            tables=_filled(tables.latencies(record)),
+        ),
+        Section(
+            anchor="training",
+            title="Training",
+            pictures=pictures.curves(record),
+            tables=_filled(tables.curves(record)),
+        ),
+    )
+
+
+def _confidence(record: Record) -> tuple[Section, ...]:
+    claim = record.claim
+    return (
+        Section(
+            anchor="certificate",
+            title="The certificate in words",
+            prose=claim.paragraph if claim else "",
+            tables=_filled(tables.pairs("Numbers of the certificate", claim.numbers)) if claim else (),
+        ),
+        Section(
+            anchor="baselines",
+            title="Free baselines",
+            note="The original model in runtimes and settings that cost nothing. Speed-ups are counted against the best.",
+            tables=_filled(tables.baselines(record)),
+        ),
+        Section(
+            anchor="roofline",
+            title="Roofline",
+            note="The line is the most that this machine does, as measured: left of the bend memory sets the limit, "
+            "right of it arithmetic.",
+            pictures=_one(pictures.roofline(record)),
+            tables=_filled(tables.roofline(record)),
+        ),
+        Section(
+            anchor="dropped", title="Dropped candidates, and why", tables=_filled(tables.dropped(record))
+        ),
+    )
+
+
+def _circumstances(record: Record) -> tuple[Section, ...]:
+    budget = "" if record.budget_s is None else f"The budget was {words.seconds(record.budget_s)}."
+    mappings = (("Machine", record.machine), ("Versions", record.versions), ("Seeds", record.seeds))
+    environment = [table for name, values in mappings for table in _filled(tables.pairs(name, values))]
+    return (
+        Section(
+            anchor="budget",
+            title="Data and time",
+            note=budget,
+            tables=_filled(tables.splits(record)) + _filled(tables.phases(record)),
+        ),
+        Section(anchor="environment", title="Environment", tables=tuple(environment)),
+        Section(
+            anchor="command",
+            title="Reproduce",
+            note="The command that made this report.",
+            code=record.command,
+        ),
+    )
+
+
+def _filled(table: Table) -> tuple[Table, ...]:
+    return (table,) if table.rows else ()
+
+
+def _one(picture: Picture | None) -> tuple[tuple[str, Picture], ...]:
+    return () if picture is None else (("", picture),)
+
+
+def heat(record: Record) -> Heat | None:
+    """Return the sensitivity of each layer by method, shaded against the largest."""
+    methods = tuple(dict.fromkeys(name for layer in record.layers for name in layer.sensitivity))
+    rows = [
+        (layer.name, [layer.sensitivity.get(m) for m in methods])
+        for layer in record.layers
+        if layer.sensitivity
+    ]
+    top = max((value for _, row in rows for value in row if value is not None), default=0.0)
+    if not methods:
+        return None
+    cells = tuple(
+        (name, tuple((words.quality(value), _level(value, top)) for value in row)) for name, row in rows
+    )
+    return Heat(f"Loss of {record.aim.metric} by layer and method", methods, cells)
+
+
+def _level(value: float | None, top: float) -> float:
+    return max(0.0, value / top) if value is not None and top > 0 else 0.0
+
+
+def highlights(record: Record) -> list[Highlight]:
+    """Return the few numbers to remember, of what is shipped against the base."""
+    if record.chosen is None:
+        return []
+    base, shipped = record.base, record.shipped
+    found = (
+        _estimate("faster", shipped.speedup, words.factor),
+        _ratio("smaller", base.size_bytes, shipped.size_bytes),
+        _estimate(f"{record.aim.metric}, certified data", shipped.certified, words.quality),
+        _ratio("less memory", base.peak_bytes, shipped.peak_bytes),
+    )
+    return [item for item in found if item]
+
+
+def _estimate(label: str, estimate: Estimate | None, write) -> Highlight | None:
+    if estimate is None or estimate.value is None:
+        return None
+    ends = ""
+    if estimate.low is not None and estimate.high is not None:
+        ends = f"{write(estimate.low)} to {write(estimate.high)} ({100 * estimate.confidence:g}\u202f%)"
+    return Highlight(label, write(estimate.value), ends)
+
+
+def _ratio(label: str, before: float | None, after: float | None) -> Highlight | None:
+    if not before or not after:
+        return None
+    return Highlight(label, words.factor(before / after), f"{words.size(before)} to {words.size(after)}")
