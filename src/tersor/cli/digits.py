@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 from tersor._extras import require
 
-Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+#: Images and labels of each split.
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+#: Samples to train and to search with; the rest, 647, is sealed.
+_TRAIN, _SEARCH = 900, 250
 
 
 class ConvNet(nn.Module):
@@ -70,5 +73,17 @@ def load_digits() -> tuple[Float[np.ndarray, "1797 1 8 8"], np.ndarray]:
     require("sklearn", extra="sklearn", purpose="The demo's data set")
     from sklearn.datasets import load_digits as load
 
-    bunch = load()
-    return (bunch.images[:, None] / 16.0).astype(np.float32), bunch.target.astype(np.int64)
+    images, labels = load(return_X_y=True)
+    pixels = np.asarray(images, np.float32).reshape(-1, 1, 8, 8) / 16.0
+    return pixels, np.asarray(labels, np.int64)
+
+
+def split_digits(seed: int = 0) -> Splits:
+    """Return the digits, shuffled, as train, search and certification samples."""
+    images, labels = load_digits()
+    order = np.random.default_rng(seed).permutation(len(images))
+    parts = np.split(order, [_TRAIN, _TRAIN + _SEARCH])
+    return {
+        name: (images[part], labels[part])
+        for name, part in zip(("train", "search", "certification"), parts, strict=True)
+    }

@@ -1,0 +1,35 @@
+"""`tersor check`: how model and data go together, in seconds, without a search."""
+
+import sys
+
+from tersor.cli.flags import ModelFlags, arguments_of
+
+_NO_MODEL = ModelFlags()
+
+
+def check(
+    model: str, *, data: str, max_drop: str = "1%", metric: str | None = None, loading: ModelFlags = _NO_MODEL
+) -> int:
+    """Show how a batch is bound to MODEL, the splits, the metric, and what can be pruned and certified.
+
+    Args:
+        model: as for `tersor optimize`.
+        data: as for `tersor optimize`.
+        max_drop: largest loss, to say whether the certification samples would do.
+        metric: as for `tersor optimize`.
+        loading: how to open the model.
+    """
+    from tersor.loading.build import build_task
+    from tersor.loading.model import load_model
+    from tersor.search.preview import preview
+
+    network = load_model(
+        model,
+        weights=loading.weights,
+        arguments=arguments_of(loading),
+        allow_code_execution=loading.allow_code_execution,
+    )
+    built = build_task(network, data, metric=metric)
+    for line in (*built.notes.words(), *preview(built.task, max_drop)):
+        sys.stdout.write(line + "\n")
+    return 0

@@ -1,0 +1,78 @@
+"""The words that several commands share, once, with their help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+_MORE = "Less common"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ModelFlags:
+    """How a model is found."""
+
+    weights: Path | None = None
+    "File with the weights: safetensors, or a `.pt` that holds tensors only."
+
+    model_arg: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "Argument for the model's factory, as `name=value`; may be repeated."
+
+    allow_code_execution: Annotated[bool, Parameter(negative=())] = False
+    "Open files that run code when loaded (pickled modules). Only for files that you made yourself."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class SearchFlags:
+    """What is asked for; the same words as in `tersor.optimize`."""
+
+    metric: str | None = None
+    "Name of a metric, or `module:function`; inferred from the labels when left out."
+
+    target: str = "onnxruntime"
+    "Runtime that the file is for."
+
+    goal: str = "latency"
+    "What to make better: latency, throughput, size or memory."
+
+    budget: str | None = None
+    "Time for all of it, such as 30m or 2h; a fixed, moderate effort when left out."
+
+    methods: tuple[str, ...] = ("prune", "quantize", "distill")
+    "Kinds of change to try."
+
+    leave: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "Names or patterns of layers to leave as they are; may be repeated."
+
+    confidence: float = 0.95
+    "Confidence of the certificate."
+
+    threads: int = 1
+    "Threads of the target runtime."
+
+    batch: int = 0
+    "Samples per call when measuring; 0 takes 1, or 32 for throughput."
+
+    seed: int = 0
+    "Seed of every random choice."
+
+    ledger: Path | None = None
+    "File that counts the attempts on this certification data; the one in the output folder when left out."
+
+
+def arguments_of(flags: ModelFlags) -> dict[str, str]:
+    """Return `--model-arg name=value` as a mapping.
+
+    Raises:
+        ArgumentError: if one of them has no `=`.
+    """
+    from tersor.errors import ArgumentError
+
+    split = [argument.partition("=") for argument in flags.model_arg]
+    for name, equals, _ in split:
+        if not equals:
+            raise ArgumentError(f"`--model-arg` takes name=value, got {name!r}.")
+    return {name: value for name, _, value in split}

@@ -1,0 +1,53 @@
+"""The end of a command that made a Result: save it, show it, and say what to do next."""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tersor.search.result import Result
+
+
+def carried_ledger(output: Path) -> Path | None:
+    """Return a copy of the ledger of an earlier run in `output`, to go on counting in; None if there was none."""
+    from tersor.certification.store import LEDGER
+
+    if not (output / LEDGER).is_file():
+        return None
+    copy = Path(tempfile.mkdtemp(prefix="tersor-")) / LEDGER
+    shutil.copyfile(output / LEDGER, copy)
+    return copy
+
+
+def finish(result: "Result", output: Path, *, command: str, json: bool = False) -> int:
+    """Save `result` in `output`, print it, and return the exit status."""
+    from tersor.reporting.report import render_json
+    from tersor.reporting.terminal import render_terminal
+
+    folder = result.save(output, command=command)
+    record = result.record(command)
+    if json:
+        sys.stdout.write(render_json(record))
+    else:
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns
+        sys.stdout.write(render_terminal(record, terminal=terminal, width=width) + "\n")
+        sys.stdout.write(next_steps(folder))
+    sys.stdout.flush()
+    return result.outcome.exit_code
+
+
+def next_steps(folder: Path) -> str:
+    """Return the commands to try with what was written."""
+    try:
+        shown = folder.relative_to(Path.cwd())
+    except ValueError:
+        shown = folder
+    return (
+        f"\nwrote {shown}/   model.onnx, certificate.json, report.html, run.py, README.md\n"
+        f"next:  python {shown}/run.py                 run the file; it needs only the runtime\n"
+        f"       tersor verify {shown}                 recompute the certificate from the stored outcomes\n"
+        f"       open {shown}/report.html              the whole story on one page\n"
+    )
