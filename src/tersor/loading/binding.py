@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersor.errors import DataError
 from tersor.loading.inputs import Inputs
-from tersor.loading.stacking import Path, as_tensor, leaves
+from tersor.loading.stacking import Path, as_tensor, leaves, tupled
 
 #: Keys that hold what a model should answer, as datasets and Transformers' collators name them.
 TARGET_KEYS = ("labels", "label", "label_ids", "target", "targets", "y", "class", "fine_label")
@@ -42,7 +42,7 @@ class Binding:
         Raises:
             DataError: if the batch has another form than the first one, or its leaves differ in length.
         """
-        found = leaves(_as_tuple(batch))
+        found = leaves(tupled(batch))
         values = [self._input(_numeric(found, path)) for path, _ in self.arguments]
         target = None if self.target is None else self._output(_numeric(found, self.target))
         lengths = {len(v) for v in (*values, *(() if target is None else (target,)))}
@@ -98,7 +98,7 @@ def make_binding(model: nn.Module, batch: Any, *, target: str | None = None) -> 
         >>> make_binding(nn.Linear(2, 1), (torch.zeros(4, 2), torch.zeros(4, 1))).words()
         ('input <- batch[0] float32[N, 2]', 'target <- batch[1] float32[N, 1]')
     """
-    batch = _as_tuple(batch)
+    batch = tupled(batch)
     found = leaves(batch)
     signature = _Signature.of(model)
     answer = _target_path(batch, signature, target)
@@ -149,10 +149,6 @@ class _Signature:
     def __str__(self) -> str:
         options = tuple(f"{name}=..." for name in self.optional)
         return f"forward({', '.join(self.required + options + ('*args',) * self.many + ('**kwargs',) * self.any_name)})"
-
-
-def _as_tuple(batch: Any) -> Any:
-    return tuple(batch) if isinstance(batch, list) else batch
 
 
 def _target_path(batch: Any, signature: _Signature, asked: str | None) -> Path | None:

@@ -54,7 +54,7 @@ class Notes:
         """Return all decisions as lines to show."""
         kind = f"{self.setting.kind} ({self.setting.why}); output [{', '.join(['N', *map(str, self.setting.outputs)])}]"
         titled = {
-            "input": self.binding.words(),
+            "bind": self.binding.words(),
             "task": (kind,),
             "split": self.splits.words(),
             "metric": (self.metric,),

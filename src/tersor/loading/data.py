@@ -22,6 +22,7 @@ from torch.utils.data import (
 
 from tersor.errors import DataError
 from tersor.loading.files import is_file_reference, read_files
+from tersor.loading.images import Images
 from tersor.loading.references import first_line, is_entry_point, load_object
 from tersor.loading.sources import Indexable, Items, Rows, Source, Stream
 from tersor.loading.stacking import Arrayish, as_tensor, stack
@@ -113,7 +114,9 @@ def _is_a_set(part: object) -> bool:
         return False
     if isinstance(part, tuple | list):
         return bool(part) and all(isinstance(p, Arrayish) for p in part)
-    return isinstance(part, Dataset | DataLoader | Mapping | Indexable | str | Path) or callable(part)
+    return isinstance(part, Dataset | DataLoader | Mapping | Indexable | Images | str | Path) or callable(
+        part
+    )
 
 
 def open_source(data: object, name: str) -> Source:
@@ -128,7 +131,7 @@ def open_source(data: object, name: str) -> Source:
     """
     if isinstance(data, str | Path):
         data = _from_string(str(data))
-    if isinstance(data, Rows | Items | Stream):
+    if isinstance(data, Rows | Items | Stream | Images):
         return data
     if isinstance(data, DataLoader):
         return _from_loader(data)
@@ -158,7 +161,7 @@ def _columns(data: object, name: str) -> Any:
         return {key: _columns(value, name) for key, value in data.items()}
     if isinstance(data, tuple):
         return tuple(_columns(value, name) for value in data)
-    tensor = as_tensor(data)
+    tensor = as_tensor(data, share=True)
     if tensor is None or tensor.ndim == 0:
         raise DataError(
             f"The {name} data holds {_what(data)}, which is no array of numbers. Turn text into token numbers and "
@@ -218,9 +221,19 @@ def _from_index(data: Indexable, name: str) -> Source:
     size = len(data)
     if not size:
         raise DataError(f"The {name} data is empty. Check the path, the filter or the slice that makes it.")
+    if isinstance(data, list) and _is_pair_of_arrays(data):
+        return _rows(tuple(data), name)
     if isinstance(data, list) and _is_batch(data[0]):
         return Stream(lambda: data, batched=True)
     return Items(data, np.arange(size))
+
+
+def _is_pair_of_arrays(data: list[Any]) -> bool:
+    """Return whether a list is [x, y] rather than two samples: equal lengths, other shapes."""
+    arrays = [_columns_or_none(part) for part in data]
+    shapes = {tuple(a.shape[1:]) for a in arrays if a is not None and a.ndim}
+    lengths = {len(a) for a in arrays if a is not None and a.ndim}
+    return len(data) > 1 and all(a is not None for a in arrays) and len(shapes) > 1 and len(lengths) == 1
 
 
 def _from_iterable(data: object, name: str) -> Source:

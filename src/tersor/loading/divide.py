@@ -108,7 +108,7 @@ def divide(
     if "calibration" not in build.parts:
         _draw_calibration(build, shares.calibration, seed)
     _refuse_empty(build.parts)
-    remarks = (*_overlaps(build.parts, pools), *_repeats(pools))
+    remarks = (*_overlaps(build.parts, pools), *_repeats(pools), *_warn_of_training_data(pools))
     counts = {name: len(build.parts[name]) for name in PARTS}
     return build.parts, SplitPlan(counts, build.origins, remarks, _span(build.spans))
 
@@ -180,17 +180,18 @@ def _overlaps(parts: Mapping[str, Part | StreamPart], pools: Mapping[str, Pool])
     """Refuse samples that are both sealed and used before; remark on those both trained on and searched on."""
     if len(pools) == 1:
         return ()
-    content = {name: _content(part) for name, part in parts.items()}
-    for name in ("train", "calibration", "search"):
-        shared = np.intersect1d(content[name], content["certification"])
-        if len(shared):
+    sealed = _content(parts["certification"])
+    home = _home("certification", pools)
+    for name, pool in pools.items():
+        shared = np.intersect1d(pool.survey.digests, sealed)
+        if name != home and len(shared):
             example = _some_id(parts["certification"], shared[0])
             raise DataError(
-                f"{len(shared):,} samples are both in the {name} and in the certification data, exact copies (for one, "
-                f"certification sample {example}). Remove them from {name}, or give one data set "
-                "and let tersor split it."
+                f"{len(shared):,} distinct samples of the certification data are also in the {name} data, exact copies "
+                f"(one is number {example} of the {home} data). Remove them from {name}, or give one data set and let "
+                "tersor split it."
             )
-    shared = np.intersect1d(content["train"], content["search"])
+    shared = np.intersect1d(_content(parts["train"]), _content(parts["search"]))
     if len(shared):
         return (
             f"{len(shared):,} search samples are also in train: the search will think too well of its candidates",
@@ -206,6 +207,15 @@ def _some_id(part: Part | StreamPart, digest: np.uint64) -> int:
     if isinstance(part, Part):
         return int(part.indices[np.flatnonzero(part.digests == digest)[0]])
     return int(digest >> np.uint64(1))
+
+
+def _warn_of_training_data(pools: Mapping[str, Pool]) -> tuple[str, ...]:
+    if any(name in pools for name in ("validation", "search", "certification")):
+        return ()
+    return (
+        "one data set given: if the model was trained on it, give (train, held-out) instead, or the "
+        "certificate is vain",
+    )
 
 
 def _repeats(pools: Mapping[str, Pool]) -> tuple[str, ...]:

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl
 
 from tersor.errors import DataError
-from tersor.loading.arrays import read_csv, read_npz, read_sklearn, read_tsv
+from tersor.loading.arrays import read_npz, read_sklearn
+from tersor.loading.images import read_folder, read_parquet
+from tersor.loading.tables import read_csv, read_tsv
 
 _READERS: dict[str, Callable[[str, Mapping[str, str]], object]] = {
     "npz": read_npz,
     "csv": read_csv,
     "tsv": read_tsv,
+    "parquet": read_parquet,
+    "imagefolder": read_folder,
     "sklearn": read_sklearn,
 }
 

@@ -4,6 +4,7 @@ A *path* names a leaf of a nested batch: `()` is the batch itself, `(1,)` the se
 `(0, "input_ids")` a key of a dict that is the first element.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -44,8 +45,26 @@ def leaves(batch: Any, path: Path = ()) -> dict[Path, Any]:
     return {path: batch}
 
 
-def as_tensor(value: Any) -> Tensor | None:
+def tupled(batch: Any) -> Any:
+    """Return a nested batch with tuples for the lists that hold several arrays; lists of numbers stay.
+
+    Example:
+        >>> tupled([torch.zeros(1), [1, 2]])
+        (tensor([0.]), [1, 2])
+    """
+    if isinstance(batch, Mapping):
+        return {key: tupled(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) or (isinstance(batch, list) and not _is_vector(batch)):
+        return tuple(tupled(value) for value in batch)
+    return batch
+
+
+def as_tensor(value: Any, *, share: bool = False) -> Tensor | None:
     """Return a numeric value, array, image or list of numbers as a tensor; None for anything else, such as text.
+
+    Args:
+        value: what is to become a tensor.
+        share: use the memory of a read-only array (a file mapped into memory, say); the tensor must not be written to.
 
     Example:
         >>> as_tensor([1, 2]), as_tensor("text")
@@ -65,7 +84,13 @@ def as_tensor(value: Any) -> Tensor | None:
         return None
     # A copy where numpy's memory cannot be shared safely: read-only, reversed or foreign byte order.
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
-    return torch.from_numpy(native if native.flags.writeable else native.copy())
+    if native.flags.writeable:
+        return torch.from_numpy(native)
+    if not share:
+        return torch.from_numpy(native.copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(native)
 
 
 def stack(samples: Sequence[Any]) -> Any:

@@ -1,6 +1,7 @@
 """One cheap pass over the data: a fingerprint of each sample, the range of the targets, and what is broken."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ def fingerprints(inputs: Inputs) -> np.ndarray:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    flat = tensor.detach().cpu().contiguous().reshape(len(tensor), -1)
+    flat = tensor.detach().cpu().contiguous().reshape(len(tensor), math.prod(tensor.shape[1:]))
     return (
         np.ascontiguousarray(flat.view(torch.uint8).numpy())
         if flat.shape[1]
@@ -204,8 +205,8 @@ def _classes(target: Tensor) -> np.ndarray | None:
     """Return one class a sample where the batch has that form."""
     if target.ndim == 2 and target.shape[1] > 1:
         return target.argmax(dim=1).numpy() if _facts(target).one_hot else None
-    flat = target.reshape(len(target), -1)
-    if flat.shape[1] != 1:
+    if math.prod(target.shape[1:]) != 1:
         return None
-    column = flat[:, 0]
-    return column.to(torch.int64).numpy() if bool((column == column.round()).all()) else None
+    column = target.reshape(len(target))
+    counted = not column.is_floating_point() or bool(((column == 0) | (column == 1)).all())
+    return column.to(torch.int64).numpy() if counted else None
