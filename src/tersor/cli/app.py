@@ -7,13 +7,13 @@ from cyclopts import App, CycloptsError
 from tersor._version import __version__
 from tersor.errors import ArgumentError, TersorError
 
-#: Command -> the module and function that carry it out.
+#: Command -> the module and function that carry it out, and one line about it.
 COMMANDS = {
-    "demo": "tersor.cli.demo:demo",
-    "check": "tersor.cli.check:check",
-    "optimize": "tersor.cli.optimize:optimize",
-    "bench": "tersor.cli.bench:bench",
-    "verify": "tersor.cli.verify:verify",
+    "demo": ("tersor.cli.demo:demo", "Train a small network on bundled data, then make it faster and certify it."),
+    "check": ("tersor.cli.check:check", "Show how model and data go together, in seconds, without a search."),
+    "optimize": ("tersor.cli.optimize:optimize", "Find the fastest or smallest model that holds the accuracy."),
+    "bench": ("tersor.cli.bench:bench", "Race the free baselines: runtimes, threads, graph optimization."),
+    "verify": ("tersor.cli.verify:verify", "Recompute the certificate of an output folder."),
 }
 
 
@@ -24,10 +24,10 @@ def build_app() -> App:
         help="The fastest or smallest model that still holds the accuracy you refuse to lose, with a certificate.",
         version=__version__,
         suppress_keyboard_interrupt=False,
-        help_format="plaintext",
+        help_format="markdown",
     )
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+    for name, (target, line) in COMMANDS.items():
+        app.command(target, name=name, help=line)
     return app
 
 

@@ -89,7 +89,7 @@ def trained(
         seed=seed, on_step=lambda step, steps, _: listen(Event("training", name, step, steps))
     )
     return train(
-        network, batches, loss=nn.functional.cross_entropy, optimizer=optimizer, settings=settings
+        network, batches, loss=nn.functional.cross_entropy, optimizer=chosen, settings=settings
     ).model
 
 

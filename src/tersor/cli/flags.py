@@ -41,7 +41,7 @@ class SearchFlags:
     budget: str | None = None
     "Time for all of it, such as 30m or 2h; a fixed, moderate effort when left out."
 
-    methods: tuple[str, ...] = ("prune", "quantize", "distill")
+    methods: Annotated[tuple[str, ...], Parameter(negative=())] = ("prune", "quantize", "distill")
     "Kinds of change to try."
 
     leave: Annotated[tuple[str, ...], Parameter(negative=())] = ()

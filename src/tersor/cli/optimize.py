@@ -14,6 +14,7 @@ _NO_FLAGS, _NO_MODEL = SearchFlags(), ModelFlags()
 
 def optimize(
     model: str,
+    /,
     *,
     data: str,
     max_drop: str,
