@@ -6,7 +6,7 @@ never from layer classes: a hand-written projection is seen like `nn.Linear`.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -29,6 +29,10 @@ _PRODUCTS = {
 }
 
 
+#: Operations that add a bias of their own, with its position.
+_BIAS_AT = {aten.addmm.default: 0, aten.convolution.default: 2, aten.linear.default: 2}
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
     """One operation that multiplies data by a parameter.
@@ -42,7 +46,8 @@ class Use:
         writes: every other axis of the parameter.
         inputs: makes the data as (rows, features); None where the features are not one matrix
             (grouped convolution, one matrix for each expert).
-        outputs: makes what the contraction gave, bias included, as (rows, outputs); None like `inputs`.
+        outputs: makes what the operation gave, its own bias included, as (rows, outputs); None like `inputs`.
+        bias: name of the bias that the operation itself adds; empty if none.
     """
 
     parameter: str
@@ -51,6 +56,7 @@ class Use:
     writes: tuple[int, ...]
     inputs: Callable[[], Tensor] | None = None
     outputs: Callable[[], Tensor] | None = None
+    bias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +144,17 @@ def use_of(operation: Operation, known: Stored) -> Use | None:
     """Return how `operation` uses a parameter, or None if it does not multiply data by one."""
     function = operation.function
     if function in _PRODUCTS:
-        return _product(operation, known)
-    if function not in _WEIGHT_AT:
+        use = _product(operation, known)
+    elif function in _WEIGHT_AT:
+        position, make = _WEIGHT_AT[function]
+        found = _find(operation.args[position], known)
+        use = make(found[0], operation) if found else None
+    else:
         return None
-    position, make = _WEIGHT_AT[function]
-    found = _find(operation.args[position], known)
-    return make(found[0], operation) if found else None
+    if use is None or function not in _BIAS_AT or len(operation.args) <= _BIAS_AT[function]:
+        return use
+    bias = _find(operation.args[_BIAS_AT[function]], known)
+    return replace(use, bias=bias[0]) if bias else use
 
 
 def _find(value: Any, known: Stored) -> tuple[str, Tensor] | None:
@@ -173,9 +184,13 @@ def _product(operation: Operation, known: Stored) -> Use | None:
     else:
         return None
     name, parameter = found
-    *batch, reads, writes = _axes(view, parameter)
+    *batch, reads, _ = _axes(view, parameter)
+    if not reads:
+        # One feature: an axis of size 1 has no stride to be known by; PyTorch's own layers read the last.
+        reads = tuple(axis for axis in range(parameter.dim()) if parameter.shape[axis] == 1)[-1:]
+    writes = tuple(axis for axis in range(parameter.dim()) if axis not in reads)
     if batch and batch[0]:
-        return Use(name, "contracts", reads, writes + batch[0])
+        return Use(name, "contracts", reads, writes)
     return Use(name, "contracts", reads, writes, lambda: data.flatten(0, -2), lambda: result.flatten(0, -2))
 
 
