@@ -1,0 +1,178 @@
+"""One eager forward pass, watched: every ATen operation labelled, and the module that ran it noted."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import tersor.graph.rules
+from tersor.graph.cells import Axis
+from tersor.graph.labels import Labels, bind, tensors_of
+from tersor.graph.rules.registry import apply_rule
+
+assert tersor.graph.rules
+
+
+class ParameterChanged(Exception):
+    """The forward pass writes into a parameter."""
+
+
+@dataclass(slots=True)
+class Step:
+    """One operation as it ran."""
+
+    module: str
+    op: str
+    shape: tuple[int, ...]
+    macs: int
+    axes: list[Axis] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+
+def replica(model: nn.Module, *, share: bool) -> nn.Module:
+    """Return a copy of the module tree in evaluation mode; with `share`, its parameters are the model's own."""
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()} if share else {}
+    return copy.deepcopy(model, memo).eval()
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Turn off the fused path of `nn.MultiheadAttention`, which hides its operations."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+class Recorder(TorchDispatchMode):
+    """Label the outputs of every operation, and note it as a step."""
+
+    def __init__(self, labels: Labels, guarded: set[int]) -> None:
+        super().__init__()
+        self.labels, self.guarded = labels, guarded
+        self.touched: set[int] = set()
+        self.steps: list[Step] = []
+        self.streams = Streams()
+        self.path: list[str] = [""]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and label what comes out."""
+        kwargs = kwargs or {}
+        self._guard(func, args)
+        out = func(*args, **kwargs)
+        call = bind(func, args, kwargs, out)
+        self.touched.update(id(tensor) for tensor in call.tensors)
+        apply_rule(self.labels, call)
+        self.streams.follow(call)
+        outputs = call.outputs
+        if outputs:
+            self._note(func, args, kwargs, call.name, out, outputs[0])
+        return out
+
+    def _guard(self, func: Any, args: Any) -> None:
+        writes = func._schema.is_mutable and args and isinstance(args[0], Tensor)
+        if writes and args[0].untyped_storage()._cdata in self.guarded:
+            raise ParameterChanged
+
+    def _note(self, func: Any, args: Any, kwargs: Any, name: str, out: Any, first: Tensor) -> None:
+        macs = _macs(func, args, kwargs, out)
+        step = Step(self.path[-1], name, tuple(first.shape), macs)
+        if macs or name == "embedding":
+            step.axes = [*self.labels.of(first), *self.labels.contracted]
+            step.sizes = [int(size) for size in first.shape]
+            step.sizes += [len(axis[0]) if axis else 1 for axis in self.labels.contracted]
+        self.steps.append(step)
+
+    def watch(self, model: nn.Module) -> None:
+        """Follow which module of `model` is running, and what goes in and out of it."""
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
+            module.register_forward_hook(self._leave(name), with_kwargs=True, always_call=True)
+
+    def _enter(self, name: str) -> Any:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
+            self.path.append(name)
+            self.streams.enter(name, (args, kwargs))
+
+        return hook
+
+    def _leave(self, name: str) -> Any:
+        def hook(_: nn.Module, _args: Any, _kwargs: Any, out: Any) -> None:
+            if len(self.path) > 1:
+                self.path.pop()
+            self.streams.leave(name, out)
+
+        return hook
+
+
+def _macs(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    counter = flop_registry.get(func._overloadpacket)
+    return int(counter(*args, **kwargs, out_val=out)) // 2 if counter is not None else 0
+
+
+#: Operations through which a skip connection still is one.
+PASSES = {
+    "clone",
+    "relu",
+    "relu_",
+    "native_layer_norm",
+    "dropout",
+    "_to_copy",
+    "view",
+    "contiguous",
+    "alias",
+    "detach",
+}
+
+
+class Streams:
+    """Which inputs of modules reach which tensors through additions alone."""
+
+    def __init__(self) -> None:
+        self.reach: dict[int, dict[int, bool]] = {}
+        self.inputs: dict[str, list[Tensor]] = {}
+        self.blocks: dict[str, bool] = {}
+        self.widths: dict[str, int] = {}
+
+    def enter(self, name: str, given: Any) -> None:
+        """Note the first tensor that a module gets."""
+        first = next(_floats(given), None)
+        self.inputs.setdefault(name, [])
+        if first is not None:
+            self.inputs[name].append(first)
+            self.reach.setdefault(id(first), {}).setdefault(id(first), False)
+
+    def leave(self, name: str, out: Any) -> None:
+        """Note whether a module's output is its input plus something of the same shape."""
+        given, made = self.inputs.get(name), next(_floats(out), None)
+        source = given.pop() if given else None
+        adds = False
+        if source is not None and made is not None and source.shape == made.shape:
+            adds = self.reach.get(id(made), {}).get(id(source), False)
+        self.blocks[name] = adds and self.blocks.get(name, True)
+        self.widths[name] = len(out) if isinstance(out, tuple) else 0
+
+    def follow(self, call: Any) -> None:
+        """Carry the reach of the operands of additions, and of operations that keep a stream."""
+        adds = call.name in ("add", "add_")
+        if not adds and call.name not in PASSES:
+            return
+        reach: dict[int, bool] = {}
+        for tensor in call.tensors[: 2 if adds else 1]:
+            for source, added in self.reach.get(id(tensor), {}).items():
+                reach[source] = reach.get(source, False) or added or adds
+        if reach:
+            for out in call.outputs[:1]:
+                self.reach[id(out)] = reach | self.reach.get(id(out), {})
+
+
+def _floats(value: Any) -> Iterator[Tensor]:
+    return (t for t in tensors_of(value) if t.is_floating_point())
