@@ -102,11 +102,8 @@ def refit(
     held, changed = tensors(student), dict[str, Tensor]()
     for reader in _readers(teacher, batches[0].inputs, graph, removed):
         weight = held[reader.use.parameter]
+        _check_shape(reader.use.parameter, weight, graph, removed)
         moments = _moments(teacher, student, reader, batches)
-        if weight.numel() != len(moments.inputs) * len(moments.mean_outputs):
-            raise PlanError(
-                f"{reader.use.parameter!r} has another shape than the plan gives. Pass the plan that was applied."
-            )
         matrix, bias = moments.fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
         new = {reader.use.parameter: reader.tensor(matrix, weight)}
         if reader.use.bias:
@@ -116,6 +113,15 @@ def refit(
                 held[name].copy_(value)
         changed |= new
     return changed
+
+
+def _check_shape(name: str, weight: Tensor, graph: Graph, removed: np.ndarray) -> None:
+    left = tuple(int(_kept(graph, name, axis, removed).sum()) for axis in range(weight.dim()))
+    if tuple(weight.shape) != left:
+        raise PlanError(
+            f"`pruned` is not what the plan gives: {name!r} has the shape {tuple(weight.shape)}, and the cuts leave "
+            f"{left}. Pass the plan that was applied, and its model before any other edit."
+        )
 
 
 @dataclass(frozen=True, slots=True)
