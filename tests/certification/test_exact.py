@@ -129,9 +129,9 @@ def test_a_larger_true_drop_is_certified_even_less_often():
 )
 def test_ten_thousand_samples_take_less_than_a_fifth_of_a_second(b, c, n, margin):
     def seconds() -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         exact_p(b, c, n, margin)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.2
 

@@ -94,7 +94,8 @@ def test_a_level_that_the_attempt_did_not_have_is_found(folder):
 
 def test_other_outcomes_are_found_even_if_their_hash_is_written(folder):
     np.savez(
-        folder / "outcomes.npz", base=np.ones(2000), candidate=np.ones(2000), bounds=np.array([0.0, 1.0])
+        folder / "outcomes.npz",
+        **{"0.base": np.ones(2000), "0.candidate": np.ones(2000), "0.bounds": np.array([0.0, 1.0])},
     )
     certificate = Certificate.from_json((folder / "certificate.json").read_text())
     rewritten(folder, files={**certificate.files, "outcomes.npz": hash_in(folder, "outcomes.npz")})
@@ -114,7 +115,7 @@ def test_a_certificate_from_another_machine_says_so(folder):
 def test_equal_scores_carry_the_claim_to_another_machine(folder):
     certificate = Certificate.from_json((folder / "certificate.json").read_text())
     rewritten(folder, machine=replace(certificate.machine, features=("neon",)))
-    scores = np.load(folder / "outcomes.npz")["candidate"].copy()
+    scores = np.load(folder / "outcomes.npz")["0.candidate"].copy()
     assert verify(folder, scores=scores).verdict is Verdict.VERIFIED
     scores[5] = 1 - scores[5]
     result = verify(folder, scores=scores)
@@ -158,7 +159,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(folder, name):
 
 
 def test_stored_outcomes_are_never_unpickled(folder):
-    np.savez(folder / "outcomes.npz", base=np.array([{}], dtype=object))
+    np.savez(folder / "outcomes.npz", **{"0.base": np.array([{}], dtype=object)})
     certificate = Certificate.from_json((folder / "certificate.json").read_text())
     rewritten(folder, files={**certificate.files, "outcomes.npz": hash_in(folder, "outcomes.npz")})
     assert "does not hold stored outcomes" in verify(folder).words()

@@ -45,7 +45,8 @@ class Claim:
         margin: largest drop that is accepted, in the unit of the metric.
         confidence: confidence of the claim over all attempts on the same data.
         higher_is_better: direction of the metric.
-        labelled: whether the metric compares with labels; without, it compares with the base.
+        labelled: whether the metric compares with labels; without, it compares with the original's answers.
+        group: name of the subgroup of samples; empty for all.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class Claim:
     confidence: float = 0.95
     higher_is_better: bool = True
     labelled: bool = True
+    group: str = ""
 
     @property
     def alpha(self) -> float:
@@ -84,6 +86,15 @@ class Method:
     name: str
     version: str
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further claim that had to hold too: another metric, or a subgroup."""
+
+    claim: Claim
+    method: Method
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ class Certificate:
             would have to be paid for by every later attempt.
         bound: a tighter bound of the drop, valid at the same level although the best of several finalists was
             taken; None likewise.
+        also: further claims that hold as well; the certificate holds only if all do.
         base_quality: metric of the base on the certification samples, descriptive; None likewise.
         position: place of the finalist in the frozen order, from 0.
         finalists: hashes of all finalists in the frozen order, from the safest to the boldest.
@@ -149,6 +161,7 @@ class Certificate:
     machine: Machine
     evidence: Evidence | None = None
     bound: float | None = None
+    also: tuple[Part, ...] = ()
     base_quality: float | None = None
     speedup: Speedup | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -188,11 +201,15 @@ class Certificate:
         """Return one paragraph of plain English."""
         if not self.holds:
             return f"No claim is made about {self.name}. {self.decision.value}"
-        return " ".join(
-            sentence
-            for sentence in (_warning(self), _statement(self), _observed(self), _basis(self), _scope(self))
-            if sentence
+        sentences = (
+            _warning(self),
+            _statement(self),
+            _observed(self),
+            _also(self),
+            _basis(self),
+            _scope(self),
         )
+        return " ".join(sentence for sentence in sentences if sentence)
 
 
 _ADAPTER = TypeAdapter(Certificate)
@@ -201,7 +218,7 @@ _ADAPTER = TypeAdapter(Certificate)
 def _warning(certificate: Certificate) -> str:
     if not certificate.claim.labelled:
         return "NO LABELS: this says how often the file differs from the original, not how often it is right."
-    if certificate.method.kind == "asymptotic":
+    if "asymptotic" in (certificate.method.kind, *(part.method.kind for part in certificate.also)):
         return "ASYMPTOTIC: the confidence is exact only in the limit of many samples."
     return ""
 
@@ -209,8 +226,9 @@ def _warning(certificate: Certificate) -> str:
 def _statement(certificate: Certificate) -> str:
     claim = certificate.claim
     side = "below" if claim.higher_is_better else "above"
+    group = f" on {claim.group}" if claim.group else ""
     return (
-        f"With {100 * claim.confidence:.4g}% confidence, the {claim.metric} of {certificate.name} is at most "
+        f"With {100 * claim.confidence:.4g}% confidence, the {claim.metric} of {certificate.name}{group} is at most "
         f"{claim.margin:.4g} {side} that of the original, on data like the {certificate.samples:,} sealed samples."
     )
 
@@ -230,6 +248,16 @@ def _observed(certificate: Certificate) -> str:
         else f"; the tighter bound at the same level is {certificate.bound:.4g}"
     )
     return f"On those samples it was {change}{counts}{bound}."
+
+
+def _also(certificate: Certificate) -> str:
+    if not certificate.also:
+        return ""
+    listed = (
+        f"{part.claim.metric}{f' on {part.claim.group}' if part.claim.group else ''} within {part.claim.margin:.4g}"
+        for part in certificate.also
+    )
+    return f"At the same confidence, all of these hold together with it: {', '.join(listed)}."
 
 
 def _basis(certificate: Certificate) -> str:

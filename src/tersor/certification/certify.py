@@ -1,26 +1,28 @@
 """Certification of a frozen list of finalists: fixed-sequence testing at full level, safest first."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from tersor._check import positive
-from tersor.certification.certificate import Certificate, Claim, Decision, Method, Setting, Speedup
-from tersor.certification.evidence.bootstrap import resample
+from tersor.certification.certificate import Certificate, Decision, Method, Part, Setting, Speedup
+from tersor.certification.demand import Demand
 from tersor.certification.evidence.bound import upper_bound
-from tersor.certification.evidence.outcomes import Outcomes, PairedTest, Pairs
+from tersor.certification.evidence.outcomes import Outcomes
 from tersor.certification.evidence.registry import TESTS, fitting_test, smallest_p, values_shown
 from tersor.certification.ledger import Attempt
-from tersor.certification.machine import this_machine
+from tersor.certification.machine import Machine, this_machine
 from tersor.certification.seal import Seal
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.metric import Metric
 
 #: Longest list of finalists.
 MOST_FINALISTS = 8
+
+Rows: TypeAlias = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ class Contender:
         name: shown in the certificate, usually the file name.
         sha256: hash of the file.
         read: evaluates the file on the sealed samples, called at most once and only when its turn comes. Returns the
-            metric's score of each sample; for a metric without scores the outputs, first axis the samples.
-            `Seal.reader` makes one from an opened artefact.
+            metric's score of each sample; for a metric without scores the outputs, first axis the samples. With
+            several metrics, a mapping from their names. `Seal.reader` makes one from an opened artefact.
         speedup: measured speed-up over the base, to be shown beside the claim.
     """
 
     name: str
     sha256: str
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Rows]
     speedup: Speedup | None = None
 
 
@@ -49,72 +51,19 @@ class Certification:
     Attributes:
         certificates: one for each finalist, in the frozen order.
         chosen: index of the boldest finalist that holds; None if none does.
-        outcomes: what the certified finalists' claims rest on, by index.
+        outcomes: what the claims of the finalists that hold rest on, one entry a demand, by index of the finalist.
         seal: the seal that was used, with its ledger.
     """
 
     certificates: tuple[Certificate, ...]
     chosen: int | None
-    outcomes: dict[int, Outcomes] = field(repr=False)
+    outcomes: dict[int, tuple[Outcomes, ...]] = field(repr=False)
     seal: Seal = field(repr=False)
 
     @property
     def certificate(self) -> Certificate:
         """The certificate of the boldest finalist that holds, or the first refusal."""
         return self.certificates[self.chosen or 0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """The question of one attempt, and how a contender's answer is turned into outcomes."""
-
-    claim: Claim
-    metric: Metric
-    seal: Seal
-
-    def read(self, contender: Contender) -> np.ndarray:
-        with self.seal.opened(contender.name, contender.sha256):
-            rows = np.asarray(contender.read())
-        if len(rows) != len(self.seal):
-            raise DataError(
-                f"{contender.name} was evaluated on {len(rows)} of {len(self.seal)} certification samples. "
-                "A certificate needs all of them, in their order."
-            )
-        return rows
-
-    def outcomes(self, base: np.ndarray, candidate: np.ndarray) -> Outcomes:
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-        if self.metric.scores is not None:
-            low, high = sorted(sign * bound for bound in self.metric.bounds)
-            return Pairs(sign * base, sign * candidate, low, high)
-        with self.seal.opened("targets", ""):
-            target = self.seal.targets()
-        first, second, value = torch.from_numpy(base), torch.from_numpy(candidate), self.metric.value
-
-        def drop(index: np.ndarray) -> float:
-            chosen = torch.from_numpy(index)
-            return sign * (value(first[chosen], target[chosen]) - value(second[chosen], target[chosen]))
-
-        return resample(drop, len(base))
-
-    @property
-    def span(self) -> float:
-        """Largest drop that the bounds of the metric allow; 1 where they do not say."""
-        low, high = self.metric.bounds
-        return high - low if math.isfinite(high - low) else 1.0
-
-    def likely_test(self) -> PairedTest:
-        """Return the strongest test that could apply, before any score is known."""
-        decomposes = self.metric.scores is not None and math.isfinite(
-            self.metric.bounds[1] - self.metric.bounds[0]
-        )
-        if not decomposes:
-            return TESTS["bca"]
-        return (
-            TESTS["exact score" if self.claim.labelled else "agreement"]
-            if self.span == 1
-            else TESTS["betting"]
-        )
 
 
 def certify(
@@ -157,136 +106,206 @@ def certify(
         Angelopoulos et al., Learn then Test, Annals of Applied Statistics 2025, section 2.2 (fixed-sequence testing);
         Laufer-Goldshtein et al., Efficiently Controlling Multiple Risks with Pareto Testing, ICLR 2023.
     """
-    _check_request(finalists, metric, margin, confidence)
-    case = _Case(Claim(metric.name, margin, confidence, metric.higher_is_better, seal.labelled), metric, seal)
-    attempt, is_new = _attempt(case, base, finalists)
+    demands = (Demand(metric, margin),)
+    return certify_all(base, finalists, seal=seal, demands=demands, confidence=confidence, setting=setting)
+
+
+def certify_all(
+    base: Contender,
+    finalists: Sequence[Contender],
+    *,
+    seal: Seal,
+    demands: Sequence[Demand],
+    confidence: float = 0.95,
+    setting: Setting | None = None,
+) -> Certification:
+    """Like `certify`, with several demands that must all hold: metrics, subgroups, or both.
+
+    Each demand is tested at the full level, without a correction, because a finalist passes only if it meets every
+    one. The first demand is the main claim of the certificate; the others follow in `Certificate.also`.
+
+    Raises:
+        ArgumentError: as `certify`, or if there is no demand.
+        DataError: as `certify`, or if a subgroup has no sample.
+        CertificateError: if the ledger was edited.
+    """
+    _check_request(finalists, demands, confidence)
     setting = setting or Setting()
-    blank = _blank(case, attempt, base, setting)
-    certificates = [
-        replace(
-            blank,
-            name=f.name,
-            artefact_sha256=f.sha256,
-            speedup=f.speedup,
-            position=i,
-            finalists=_hashes(finalists),
-        )
-        for i, f in enumerate(finalists)
-    ]
-    barrier = _barrier(case, attempt)
+    case = _Case(
+        base, tuple(finalists), seal, tuple(demands), confidence, setting, this_machine(setting.runtime)
+    )
+    attempt, is_new = case.attempt()
+    certificates = case.blank(attempt)
+    barrier = case.barrier(attempt)
     if barrier is not None:
         return Certification(tuple(replace(c, decision=barrier) for c in certificates), None, {}, seal)
     if is_new:
+        case.record(attempt)
+    return _run_sequence(case, attempt, certificates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """The question of one attempt."""
+
+    base: Contender
+    finalists: tuple[Contender, ...]
+    seal: Seal
+    demands: tuple[Demand, ...]
+    confidence: float
+    setting: Setting
+    machine: Machine
+
+    @property
+    def question(self) -> dict[str, Any]:
+        return {
+            "data_sha256": self.seal.data_sha256,
+            "base_sha256": self.base.sha256,
+            "finalists": [finalist.sha256 for finalist in self.finalists],
+            "demands": [[demand.metric.name, demand.margin, demand.group] for demand in self.demands],
+            "confidence": self.confidence,
+            "setting": asdict(self.setting),
+            "machine": [*self.machine.features, self.machine.system, self.machine.runtime_version],
+        }
+
+    def attempt(self) -> tuple[Attempt, bool]:
+        """Return the attempt, and whether it is new: the same question again is answered from the same budget."""
+        again = self.seal.ledger.same_attempt(self.question)
+        if again is not None:
+            return again, False
+        alpha = self.demands[0].claim(self.confidence, self.seal.labelled).alpha
+        return self.seal.ledger.next_attempt(self.seal.data_sha256, alpha), True
+
+    def record(self, attempt: Attempt) -> None:
+        tests = [demand.likely_test(self.seal.labelled) for demand in self.demands]
+        shown = math.prod(values_shown(test, len(self.seal), len(self.finalists)) for test in tests)
         budget = {"number": attempt.number, "transcripts": attempt.transcripts, "alpha": attempt.alpha}
-        shown = values_shown(case.likely_test(), len(seal), len(finalists))
-        seal.ledger.append("attempt", **_question(case, base, finalists), **budget, values_shown=shown)
-    return _run_sequence(case, attempt, base, finalists, certificates)
+        self.seal.ledger.append("attempt", **self.question, **budget, values_shown=shown)
+
+    def barrier(self, attempt: Attempt) -> Decision | None:
+        """Return why the data need not be opened at all, or None."""
+        if not attempt.open:
+            return Decision.SPENT
+        whole = [demand for demand in self.demands if demand.members is None]
+        tests = [demand.likely_test(self.seal.labelled) for demand in whole]
+        best = [
+            smallest_p(t, len(self.seal), d.margin, span=d.span) for t, d in zip(tests, whole, strict=True)
+        ]
+        if all(p <= attempt.alpha for p in best):
+            return None
+        return Decision.TOO_FEW_SAMPLES if attempt.number == 1 else Decision.SPENT
+
+    def blank(self, attempt: Attempt) -> list[Certificate]:
+        """Return a certificate for each finalist that claims nothing yet."""
+        main, *others = (self._part(demand) for demand in self.demands)
+        return [
+            Certificate(
+                decision=Decision.NOT_TESTED,
+                name=finalist.name,
+                claim=main.claim,
+                method=main.method,
+                also=tuple(others),
+                attempt=attempt,
+                samples=len(self.seal),
+                position=position,
+                finalists=tuple(f.sha256 for f in self.finalists),
+                base_sha256=self.base.sha256,
+                artefact_sha256=finalist.sha256,
+                data_sha256=self.seal.data_sha256,
+                setting=self.setting,
+                machine=self.machine,
+                speedup=finalist.speedup,
+            )
+            for position, finalist in enumerate(self.finalists)
+        ]
+
+    def _part(self, demand: Demand) -> Part:
+        test = demand.likely_test(self.seal.labelled)
+        return Part(
+            demand.claim(self.confidence, self.seal.labelled), Method(test.name, test.version, test.kind)
+        )
+
+    def read(self, contender: Contender) -> dict[str, np.ndarray]:
+        """Evaluate a contender and return its rows by name of the metric."""
+        with self.seal.opened(contender.name, contender.sha256):
+            given = contender.read()
+        named = given if isinstance(given, Mapping) else {self.demands[0].metric.name: given}
+        rows = {name: np.asarray(values) for name, values in named.items()}
+        for demand in self.demands:
+            found = len(rows.get(demand.metric.name, ()))
+            if found != len(self.seal):
+                raise DataError(
+                    f"{contender.name} was evaluated on {found} of {len(self.seal)} certification samples for "
+                    f"{demand.metric.name}. A certificate needs all of them, in their order."
+                )
+        return rows
+
+    def targets(self) -> Tensor | None:
+        """Return the targets if a demand cannot do without them."""
+        if not any(demand.needs_targets for demand in self.demands):
+            return None
+        with self.seal.opened("targets", ""):
+            return self.seal.targets()
 
 
-def _run_sequence(
-    case: _Case,
-    attempt: Attempt,
-    base: Contender,
-    finalists: Sequence[Contender],
-    certificates: list[Certificate],
-) -> Certification:
-    reference = case.read(base)
-    outcomes: dict[int, Outcomes] = {}
-    for index, finalist in enumerate(finalists):
-        seen = case.outcomes(reference, case.read(finalist))
-        test = fitting_test(seen, labelled=case.claim.labelled)
-        method = Method(test.name, test.version, test.kind)
-        if test(seen, case.claim.margin).p > attempt.alpha:
-            certificates[index] = replace(certificates[index], decision=Decision.REFUSED, method=method)
+def _run_sequence(case: _Case, attempt: Attempt, certificates: list[Certificate]) -> Certification:
+    target, reference = case.targets(), case.read(case.base)
+    held: dict[int, tuple[Outcomes, ...]] = {}
+    for index, finalist in enumerate(case.finalists):
+        rows = case.read(finalist)
+        seen = tuple(d.outcomes(reference[d.metric.name], rows[d.metric.name], target) for d in case.demands)
+        parts = [_judged(case, demand, outcomes) for demand, outcomes in zip(case.demands, seen, strict=True)]
+        if any(part.evidence is None or part.evidence.p > attempt.alpha for part in parts):
+            methods = [part.method for part in parts]
+            certificates[index] = _with_methods(certificates[index], methods)
             break
-        outcomes[index] = seen
-        certificates[index] = replace(certificates[index], decision=Decision.HOLDS, method=method)
-    passed = len(outcomes)
+        held[index] = seen
+        certificates[index] = _with_numbers(certificates[index], case, parts, reference, seen[0])
     case.seal.ledger.append(
-        "outcome", data_sha256=case.seal.data_sha256, number=attempt.number, passed=passed
+        "outcome", data_sha256=case.seal.data_sha256, number=attempt.number, passed=len(held)
     )
-    if not passed:
-        return Certification(tuple(certificates), None, {}, case.seal)
-    shown = [
-        _with_numbers(c, case, reference, outcomes[i]) if c.holds else c for i, c in enumerate(certificates)
-    ]
-    return Certification(tuple(shown), passed - 1, outcomes, case.seal)
+    return Certification(tuple(certificates), len(held) - 1 if held else None, held, case.seal)
+
+
+def _judged(case: _Case, demand: Demand, outcomes: Outcomes) -> Part:
+    test = fitting_test(outcomes, labelled=case.seal.labelled)
+    evidence = test(outcomes, demand.margin)
+    claim = demand.claim(case.confidence, case.seal.labelled)
+    return Part(claim, Method(test.name, test.version, test.kind), evidence)
+
+
+def _with_methods(certificate: Certificate, methods: list[Method]) -> Certificate:
+    also = tuple(
+        replace(part, method=method) for part, method in zip(certificate.also, methods[1:], strict=True)
+    )
+    return replace(certificate, decision=Decision.REFUSED, method=methods[0], also=also)
 
 
 def _with_numbers(
-    certificate: Certificate, case: _Case, reference: np.ndarray, seen: Outcomes
+    certificate: Certificate,
+    case: _Case,
+    parts: list[Part],
+    reference: Mapping[str, np.ndarray],
+    seen: Outcomes,
 ) -> Certificate:
-    test = TESTS[certificate.method.name]
-    level = certificate.attempt.alpha / len(certificate.finalists)
+    main, demand = parts[0], case.demands[0]
+    level = certificate.attempt.alpha / len(case.finalists)
+    scores = reference[demand.metric.name]
+    whole = demand.metric.scores is not None and demand.members is None
     return replace(
         certificate,
-        evidence=test(seen, case.claim.margin),
-        bound=upper_bound(test, seen, level, span=case.span),
-        base_quality=float(np.mean(reference)) if case.metric.scores is not None else None,
+        decision=Decision.HOLDS,
+        method=main.method,
+        evidence=main.evidence,
+        also=tuple(parts[1:]),
+        bound=upper_bound(TESTS[main.method.name], seen, level, span=demand.span),
+        base_quality=float(np.mean(scores)) if whole else None,
     )
 
 
-def _barrier(case: _Case, attempt: Attempt) -> Decision | None:
-    """Return why the data need not be opened at all, or None."""
-    if not attempt.open:
-        return Decision.SPENT
-    if smallest_p(case.likely_test(), len(case.seal), case.claim.margin, span=case.span) <= attempt.alpha:
-        return None
-    return Decision.TOO_FEW_SAMPLES if attempt.number == 1 else Decision.SPENT
-
-
-def _attempt(case: _Case, base: Contender, finalists: Sequence[Contender]) -> tuple[Attempt, bool]:
-    """Return the attempt, and whether it is a new one: the same question again is answered from the same budget."""
-    ledger = case.seal.ledger
-    again = ledger.same_attempt(_question(case, base, finalists))
-    if again is not None:
-        return again, False
-    return ledger.next_attempt(case.seal.data_sha256, case.claim.alpha), True
-
-
-def _question(case: _Case, base: Contender, finalists: Sequence[Contender]) -> dict:
-    claim = case.claim
-    return {
-        "data_sha256": case.seal.data_sha256,
-        "base_sha256": base.sha256,
-        "finalists": list(_hashes(finalists)),
-        "metric": claim.metric,
-        "margin": claim.margin,
-        "confidence": claim.confidence,
-    }
-
-
-def _blank(case: _Case, attempt: Attempt, base: Contender, setting: Setting) -> Certificate:
-    test = case.likely_test()
-    return Certificate(
-        decision=Decision.NOT_TESTED,
-        name="",
-        claim=case.claim,
-        method=Method(test.name, test.version, test.kind),
-        attempt=attempt,
-        samples=len(case.seal),
-        position=0,
-        finalists=(),
-        base_sha256=base.sha256,
-        artefact_sha256="",
-        data_sha256=case.seal.data_sha256,
-        setting=setting,
-        machine=this_machine(setting.runtime),
-    )
-
-
-def _hashes(finalists: Sequence[Contender]) -> tuple[str, ...]:
-    return tuple(finalist.sha256 for finalist in finalists)
-
-
-def _check_request(finalists: Sequence[Contender], metric: Metric, margin: float, confidence: float) -> None:
-    positive("margin", margin)
-    low, high = metric.bounds
-    if margin >= high - low:
-        raise ArgumentError(
-            f"A margin of {margin:g} accepts anything: {metric.name} lies in [{low:g}, {high:g}]. "
-            "Margins are in the unit of the metric; one point of accuracy is 0.01."
-        )
+def _check_request(finalists: Sequence[Contender], demands: Sequence[Demand], confidence: float) -> None:
+    if not demands:
+        raise ArgumentError("There is nothing to certify. Give at least one `Demand(metric, margin)`.")
     if not 0.5 <= confidence < 1:
         raise ArgumentError(f"`confidence` must be in [0.5, 1), got {confidence!r}. 0.95 is usual.")
     if not 1 <= len(finalists) <= MOST_FINALISTS:

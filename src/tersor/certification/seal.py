@@ -101,17 +101,22 @@ class Seal:
             )
         return torch.cat(parts)
 
-    def reader(self, session: Session, metric: Metric, *, batch: int = 64) -> Callable[[], np.ndarray]:
-        """Return what `certify` calls to evaluate an opened file: scores, or outputs where samples have no score."""
+    def reader(
+        self, session: Session, *metrics: Metric, batch: int = 64
+    ) -> Callable[[], dict[str, np.ndarray]]:
+        """Return what `certify` calls to evaluate an opened file: scores, or outputs where samples have no score.
 
-        def read() -> np.ndarray:
-            if metric.scores is None:
-                return predict(session, self, batch=batch)[0].numpy()
-            scores = evaluate(session, self, metric, batch=batch).scores
-            assert scores is not None
-            return scores.numpy()
+        Args:
+            session: the opened file.
+            metrics: what the demands measure.
+            batch: samples in a call; the claim holds for this batch.
+        """
 
-        return read
+        def rows(metric: Metric) -> np.ndarray:
+            quality = None if metric.scores is None else evaluate(session, self, metric, batch=batch).scores
+            return (predict(session, self, batch=batch)[0] if quality is None else quality).numpy()
+
+        return lambda: {metric.name: rows(metric) for metric in metrics}
 
 
 def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Writing a certification to a folder, and reading it back without running anything that is stored."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile
@@ -42,7 +42,8 @@ def save_certification(
     certificate = certification.certificates[index]
     named = [*files]
     if certificate.holds:
-        np.savez_compressed(folder / OUTCOMES, allow_pickle=False, **certification.outcomes[index].arrays())
+        arrays = _named_arrays(certification.outcomes[index])
+        np.savez_compressed(folder / OUTCOMES, allow_pickle=False, **arrays)
         named.append(OUTCOMES)
     certificate = replace(certificate, files={name: hash_in(folder, name) for name in named})
     if certificate.holds and certificate.artefact_sha256 not in certificate.files.values():
@@ -74,14 +75,22 @@ def hash_in(folder: Path, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_outcomes(path: Path) -> Outcomes:
-    """Return stored outcomes.
+def _named_arrays(outcomes: Sequence[Outcomes]) -> dict[str, np.ndarray]:
+    return {f"{i}.{name}": array for i, part in enumerate(outcomes) for name, array in part.arrays().items()}
+
+
+def load_outcomes(path: Path) -> tuple[Outcomes, ...]:
+    """Return stored outcomes, one entry a demand.
 
     Raises:
         CertificateError: if the file is not an archive of plain arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return from_arrays({name: archive[name] for name in archive.files})
+            parts: dict[int, dict[str, np.ndarray]] = {}
+            for name in archive.files:
+                number, _, field = name.partition(".")
+                parts.setdefault(int(number), {})[field] = archive[name]
+        return tuple(from_arrays(parts[number]) for number in sorted(parts))
     except (ValueError, OSError, EOFError, BadZipFile, DataError) as error:
         raise CertificateError(f"{path.name} does not hold stored outcomes: {error}") from error

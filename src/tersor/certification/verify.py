@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tersor.certification.certificate import Certificate
+from tersor.certification.certificate import Certificate, Part
 from tersor.certification.evidence.outcomes import Outcomes, Pairs
 from tersor.certification.evidence.registry import TESTS
 from tersor.certification.ledger import attempt_alpha, read_ledger
@@ -127,14 +127,25 @@ def _check_level(_: Path, certificate: Certificate) -> None:
 
 
 def _check_decision(folder: Path, certificate: Certificate) -> None:
-    if not certificate.holds or certificate.evidence is None:
+    if not certificate.holds:
         return
     outcomes = load_outcomes(folder / OUTCOMES)
-    again = TESTS[certificate.method.name](outcomes, certificate.claim.margin)
-    stored = certificate.evidence
-    if len(outcomes) != certificate.samples or again.p > certificate.attempt.alpha:
+    parts = (Part(certificate.claim, certificate.method, certificate.evidence), *certificate.also)
+    if len(outcomes) != len(parts):
+        raise CertificateError(f"{len(parts)} claims are made and outcomes are stored for {len(outcomes)}.")
+    for part, seen in zip(parts, outcomes, strict=True):
+        _check_part(part, seen, certificate.attempt.alpha)
+
+
+def _check_part(part: Part, outcomes: Outcomes, alpha: float) -> None:
+    test, stored = TESTS.get(part.method.name), part.evidence
+    if stored is None or test is None or test.version != part.method.version:
+        raise CertificateError(f"This version of tersor cannot recompute the test {part.method.name!r}.")
+    again = test(outcomes, part.claim.margin)
+    if again.p > alpha:
         raise CertificateError(f"The stored outcomes do not support the claim: p = {again.p:.4g}.")
-    if not math.isclose(again.p, stored.p, rel_tol=1e-6) or (again.b, again.c) != (stored.b, stored.c):
+    same = (again.n, again.b, again.c) == (stored.n, stored.b, stored.c)
+    if not same or not math.isclose(again.p, stored.p, rel_tol=1e-6):
         raise CertificateError(
             f"The stored outcomes give p = {again.p:.6g}, the certificate says {stored.p:.6g}."
         )
@@ -154,7 +165,7 @@ def _on_this_machine(folder: Path, certificate: Certificate, scores: np.ndarray 
         verdict = Verdict.OTHER_MACHINE if differences else Verdict.VERIFIED
         return Verification(verdict, differences, certificate)
     changed = "".join(
-        _changes(load_outcomes(folder / OUTCOMES), certificate, np.asarray(scores, dtype=np.float64))
+        _changes(load_outcomes(folder / OUTCOMES)[0], certificate, np.asarray(scores, dtype=np.float64))
     )
     if changed:
         return Verification(Verdict.BROKEN, (*differences, changed), certificate)

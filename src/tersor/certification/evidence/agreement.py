@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from scipy.stats import binom
 
-from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs, count_evidence
+from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs
 from tersor.errors import DataError
 
 
@@ -15,8 +15,8 @@ class Agreement:
 
     $$p = P(\mathrm{Bin}(n, \delta) \le k)$$
 
-    with k the samples on which the two differ. It says nothing about being right: no label was seen. The base
-    scores 1 on every sample, the candidate 1 where it agrees.
+    with k the samples on which the candidate's decision is not that of the original model. It says nothing about
+    being right: no label was seen. Candidates score 1 where they agree; the scores of the exported base are not used.
 
     Example:
         >>> round(Agreement()(Pairs([1] * 500, [0] * 2 + [1] * 498), margin=0.02).p, 4)
@@ -35,11 +35,9 @@ class Agreement:
         """Return the exact p-value.
 
         Raises:
-            DataError: if the base does not agree with itself, or a score is neither 0 nor 1.
+            DataError: if a score is neither 0 nor 1.
         """
-        if not isinstance(outcomes, Pairs) or not outcomes.binary or not outcomes.base.all():
-            raise DataError(
-                "Agreement needs a base that scores 1 on every sample, and candidate scores of 0 or 1."
-            )
-        differing, _ = outcomes.counts()
-        return count_evidence(outcomes, float(binom.cdf(differing, len(outcomes), margin)))
+        if not isinstance(outcomes, Pairs) or not outcomes.binary:
+            raise DataError("Agreement needs scores of 0 or 1. Use 'betting' for other bounded scores.")
+        n, differing = len(outcomes), int((outcomes.candidate == 0).sum())
+        return Evidence(float(binom.cdf(differing, n, margin)), differing / n, n, differing, 0, differing / n)

@@ -1,0 +1,110 @@
+"""A Demand: one metric that must hold, on all samples or on a subgroup of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from tersor._check import positive
+from tersor.certification.certificate import Claim
+from tersor.certification.evidence.bootstrap import resample
+from tersor.certification.evidence.outcomes import Outcomes, PairedTest, Pairs
+from tersor.certification.evidence.registry import TESTS
+from tersor.errors import ArgumentError, DataError
+from tersor.loading.metric import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One requirement. Several demands together are an intersection-union test: each at the full level.
+
+    Attributes:
+        metric: how quality is measured.
+        margin: largest drop that is accepted, in the unit of the metric: one point of accuracy is 0.01.
+        group: name of the subgroup; empty for all samples.
+        members: which samples belong to the subgroup, from their targets; None for all.
+
+    Raises:
+        ArgumentError: if the margin is not positive, or accepts any drop that the bounds allow.
+
+    Source:
+        Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982): a union of
+        hypotheses is rejected at level alpha if each one is, without a correction.
+    """
+
+    metric: Metric
+    margin: float
+    group: str = ""
+    members: Callable[[Tensor], Bool[Tensor, " samples"]] | None = None
+
+    def __post_init__(self) -> None:
+        positive("margin", self.margin)
+        low, high = self.metric.bounds
+        if self.metric.scores is not None and self.margin >= high - low:
+            raise ArgumentError(
+                f"A margin of {self.margin:g} accepts anything: {self.metric.name} lies in [{low:g}, {high:g}]. "
+                "Margins are in the unit of the metric; one point of accuracy is 0.01."
+            )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every sample has a score with finite bounds."""
+        return self.metric.scores is not None and math.isfinite(self.metric.bounds[1] - self.metric.bounds[0])
+
+    @property
+    def span(self) -> float:
+        """Largest drop that the bounds of the metric allow; 100 margins where they do not say."""
+        return self.metric.bounds[1] - self.metric.bounds[0] if self.bounded else 100 * self.margin
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether outcomes cannot be told from scores alone."""
+        return self.metric.scores is None or self.members is not None
+
+    def claim(self, confidence: float, labelled: bool) -> Claim:
+        """Return what is to be shown."""
+        return Claim(
+            self.metric.name, self.margin, confidence, self.metric.higher_is_better, labelled, self.group
+        )
+
+    def likely_test(self, labelled: bool) -> PairedTest:
+        """Return the strongest test that could apply, before any score is known."""
+        if not self.bounded:
+            return TESTS["bca"]
+        if self.metric.bounds != (0.0, 1.0):
+            return TESTS["betting"]
+        return TESTS["exact score" if labelled else "agreement"]
+
+    def outcomes(self, base: np.ndarray, candidate: np.ndarray, target: Tensor | None) -> Outcomes:
+        """Return what the tests look at, turned so that a positive drop is worse.
+
+        Raises:
+            DataError: if the subgroup is empty, or a score is outside its bounds.
+        """
+        if self.members is not None and target is not None:
+            chosen = self.members(target).cpu().numpy().astype(bool)
+            if not chosen.any():
+                raise DataError(
+                    f"No certification sample belongs to {self.group!r}. Check `members`, or add samples."
+                )
+            base, candidate, target = base[chosen], candidate[chosen], target[torch.from_numpy(chosen)]
+        sign = 1.0 if self.metric.higher_is_better else -1.0
+        if self.metric.scores is not None:
+            low, high = sorted(sign * bound for bound in self.metric.bounds)
+            return Pairs(sign * base, sign * candidate, low, high)
+        return self._resampled(torch.from_numpy(base), torch.from_numpy(candidate), target)
+
+    def _resampled(self, base: Tensor, candidate: Tensor, target: Tensor | None) -> Outcomes:
+        sign = 1.0 if self.metric.higher_is_better else -1.0
+        value = self.metric.value
+        answers = torch.empty(len(base)) if target is None else target
+
+        def drop(index: np.ndarray) -> float:
+            drawn = torch.from_numpy(index)
+            return sign * (value(base[drawn], answers[drawn]) - value(candidate[drawn], answers[drawn]))
+
+        return resample(drop, len(base))
