@@ -1,10 +1,12 @@
 """Write a captured program as an ONNX file."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tersor.errors import ExportError
+from tersor.exporting.integers import OPSET, translations
 from tersor.exporting.program import Program, first_line
 from tersor.exporting.silence import silence
 
@@ -27,6 +29,7 @@ def write_onnx(program: Program, path: Path) -> None:
                 input_names=list(program.inputs),
                 output_names=list(program.outputs),
                 verbose=False,
+                **_integers(program),
             )
         except Exception as error:
             raise ExportError(
@@ -38,6 +41,13 @@ def write_onnx(program: Program, path: Path) -> None:
                 "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
             )
         written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
+
+
+def _integers(program: Program) -> dict[str, Any]:
+    """Return what the exporter has to know about the integer operators of a quantized model."""
+    if not program.quantized:
+        return {}
+    return {"custom_translation_table": translations(), "opset_version": OPSET}
 
 
 def _weight_bytes(program: Program) -> int:

@@ -71,6 +71,6 @@ class OnnxRuntime:
         names = tuple(node.name for node in session.get_inputs())
 
         def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-            return tuple(session.run(None, dict(zip(names, inputs, strict=True))))
+            return tuple(map(np.asarray, session.run(None, dict(zip(names, inputs, strict=True)))))
 
         return run

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor.errors import ExportError
+from tersor.exporting.integers import lower
 from tersor.exporting.silence import silence
 from tersor.loading.inputs import Inputs, batch_size, call, flatten, main_output
 
@@ -21,11 +22,13 @@ class Program:
     """A captured model.
 
     Attributes:
-        graph: the operations; takes `arguments`, gives the tensors named in `outputs`.
+        graph: the operations; takes `arguments`, gives the tensors named in `outputs`. Of a quantized model, those
+            on integers.
         model: the same function as a module, in eval mode on the CPU; what the file is compared with.
         arguments: the input tensors, in the order of `forward`.
         inputs: their names.
         outputs: names of the output tensors, the main one first.
+        quantized: whether the graph holds integer operators of ours, which need a translation.
     """
 
     graph: torch.export.ExportedProgram
@@ -33,6 +36,7 @@ class Program:
     arguments: tuple[Tensor, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    quantized: bool = False
 
 
 class Flat(nn.Module):
@@ -58,13 +62,15 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     Raises:
         ExportError: if the model cannot be copied, run or captured, with the operation and the next step.
     """
-    names = input_names(model, inputs)
-    flat = Flat(private_copy(model), inputs)
+    twin = private_copy(model)
+    lowered = lower(twin)
+    names = input_names(lowered, inputs)
+    flat = Flat(twin, inputs)
     arguments = _at_least_two(tuple(tensor.detach().cpu().clone() for tensor in flatten(inputs)))
     with torch.no_grad(), silence():
         outputs = _output_names(flat, arguments, names)
-        graph = _export(flat, arguments)
-    return Program(graph, flat, arguments, names, outputs)
+        graph = _export(Flat(lowered, inputs), arguments)
+    return Program(graph, flat, arguments, names, outputs, quantized=lowered is not twin)
 
 
 def private_copy(model: nn.Module) -> nn.Module:

@@ -78,6 +78,10 @@ def _write(program: "Program", path: Path) -> Mapping[str, object]:
 def _load(artefact: Artefact) -> Any:
     import torch
 
+    # Files of quantized models name our operators, which exist once their module is imported.
+    import tersor.quantization.operators as _operators
+
+    del _operators
     if sha256_of(artefact.path) != artefact.sha256:
         raise ExportError(
             f"{artefact.path.name} is not the file that was written: its hash changed. "

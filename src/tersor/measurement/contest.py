@@ -22,12 +22,12 @@ from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.measurement.runner import Block, Runner
 
 BLOCK_S = 0.05
-WARMUP_S = 0.3
-#: Fresh processes per comparison: where memory happens to lie changes the speed of a process by a per cent or so.
-LAUNCHES = 4
-#: The fewest pairs with a 95 per cent interval are six; ten give it some room.
-MIN_PAIRS = 10
-#: An interval this narrow, relative to the ratio, ends the measurement.
+WARMUP_S = 0.2
+#: Where memory happens to lie changes the speed of a process by about half a per cent for as long as it lives, so
+#: one launch is one observation; six are the fewest with a 95 per cent interval.
+LAUNCHES = 6
+MIN_PAIRS = 3
+#: A launch ends when the interval of its own median is this narrow, relative to the median.
 NARROW = 0.02
 
 
@@ -41,14 +41,23 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A block of the base and a block of the candidate, one right after the other."""
+    """A block of the base and a block of the candidate, one right after the other.
+
+    Attributes:
+        base: block of the base.
+        candidate: block of the candidate.
+        serial: whether both run on one thread, so that processor time is what they would take if left alone.
+    """
 
     base: Block
     candidate: Block
+    serial: bool = False
 
     @property
     def ratio(self) -> float:
-        """Base time over candidate time."""
+        """Base time over candidate time: processor time where the system took the processor of one thread away."""
+        if self.serial and self.switches:
+            return median(self.base.busy_s) / median(self.candidate.busy_s)
         return median(self.base.times_s) / median(self.candidate.times_s)
 
     @property
@@ -62,22 +71,28 @@ class Track:
     """One file on its way through a contest."""
 
     setting: Setting
-    pairs: list[Pair] = field(default_factory=list)
+    launches: list[list[Pair]] = field(default_factory=list)
     runner: Runner | None = None
     load_s: float = 0.0
     peak_bytes: int = 0
     failure: MeasurementError | None = None
 
-    @property
-    def open_ended(self) -> bool:
-        """Whether more pairs would tell more."""
+    def wants_more(self, least: int) -> bool:
+        """Whether this launch needs another pair."""
         if self.failure is not None:
             return False
-        return len(self.pairs) < MIN_PAIRS or interval_of(self.pairs).relative_width > NARROW
+        ratios = [pair.ratio for pair in counting(self.launches[-1])]
+        return len(ratios) < least or median_interval(ratios).relative_width > NARROW
 
 
 def contest(
-    base: Setting, others: Sequence[Setting], arrays: Sequence[np.ndarray], *, batch: int, seconds: float
+    base: Setting,
+    others: Sequence[Setting],
+    arrays: Sequence[np.ndarray],
+    *,
+    batch: int,
+    seconds: float,
+    launches: int = LAUNCHES,
 ) -> tuple[Comparison | MeasurementError, ...]:
     """Time every file of `others` against `base`, for at most about `seconds` each.
 
@@ -86,7 +101,8 @@ def contest(
         others: the files to compare.
         arrays: the inputs, one array a tensor.
         batch: samples in them.
-        seconds: time cap for each file, seconds; it gives way to the pairs that an interval needs.
+        seconds: time cap for each file, seconds, without opening it; it gives way to the pairs that an interval needs.
+        launches: fresh processes for each file.
 
     Returns:
         For each of `others` its Comparison, or the error with which its process ended.
@@ -95,11 +111,8 @@ def contest(
         MeasurementError: if the base cannot be run.
     """
     reference, tracks = Track(base), [Track(setting) for setting in others]
-    for _ in range(LAUNCHES):
-        active = [track for track in tracks if track.open_ended]
-        if not active:
-            break
-        _launch(reference, active, arrays, seconds * len(active) / LAUNCHES)
+    for _ in range(launches):
+        _launch(reference, tracks, arrays, seconds / launches, max(MIN_PAIRS, -(-6 // launches)))
     return tuple(_conclude(reference, track, batch) for track in tracks)
 
 
@@ -126,33 +139,42 @@ def solo(setting: Setting, arrays: Sequence[np.ndarray], *, batch: int, seconds:
     return summarize(track, clean if 2 * len(clean) >= len(blocks) else blocks, batch)
 
 
-def interval_of(pairs: Sequence[Pair]) -> Interval:
-    """Return the median speed-up of the pairs that count, with its interval."""
-    return median_interval([pair.ratio for pair in counting(pairs)])
+def interval_of(launches: Sequence[Sequence[Pair]]) -> Interval:
+    """Return the median speed-up with its interval.
+
+    Each launch gives one observation, the median of its pairs. Fewer than six launches have no interval of their
+    own; then the pairs are the observations, and how much processes of one file differ stays unknown.
+    """
+    ratios = [[pair.ratio for pair in counting(pairs)] for pairs in launches]
+    if len(ratios) < LAUNCHES:
+        return median_interval([ratio for launch in ratios for ratio in launch])
+    return median_interval([median(launch) for launch in ratios])
 
 
-def counting(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs without a context switch; where these are fewer than half, the half with the fewest.
+def counting(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """Return the pairs without a context switch, or all of them where these are fewer than half.
 
     The choice looks at both blocks of a pair alike, so it favours neither file.
     """
     clean = [pair for pair in pairs if not pair.switches]
-    half = (len(pairs) + 1) // 2
-    return clean if len(clean) >= half else sorted(pairs, key=lambda pair: pair.switches)[:half]
+    return clean if 2 * len(clean) >= len(pairs) else pairs
 
 
-def _launch(base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], seconds: float) -> None:
+def _launch(
+    base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], seconds: float, least: int
+) -> None:
     """Run rounds in fresh processes until the time is up or every interval is narrow."""
+    running = [track for track in tracks if track.failure is None]
     with ExitStack() as processes:
-        _open(base, tracks, arrays, processes)
-        end = time.monotonic() + seconds
+        _open(base, running, arrays, processes)
+        end = time.monotonic() + seconds * len(running)
         for turn in count():
-            active = [track for track in tracks if track.open_ended]
-            if not active or (turn >= -(-MIN_PAIRS // LAUNCHES) and time.monotonic() > end):
+            active = [track for track in running if track.wants_more(least)]
+            if not active or (turn >= least and time.monotonic() > end):
                 break
             for position in range(0, len(active), 2):
                 _turn(base, active[position : position + 2], flip=turn % 2 == 1)
-        for track in (base, *tracks):
+        for track in (base, *running):
             _record(track)
 
 
@@ -165,6 +187,7 @@ def _open(base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], proces
         try:
             runner = Runner(setting.artefact, arrays, threads=setting.threads, cpus=cpus[setting.threads])
             track.runner = processes.enter_context(runner)
+            track.launches.append([])
             track.runner.block(WARMUP_S)
         except MeasurementError as error:
             track.failure = error
@@ -181,7 +204,8 @@ def _turn(base: Track, tracks: list[Track], *, flip: bool) -> None:
     for track in tracks:
         mine, reference = blocks[id(track)], blocks[id(base)]
         if mine is not None and reference is not None:
-            track.pairs.append(Pair(reference, mine))
+            serial = base.setting.threads == track.setting.threads == 1
+            track.launches[-1].append(Pair(reference, mine, serial))
 
 
 def _block(track: Track) -> Block | None:
@@ -204,17 +228,20 @@ def _record(track: Track) -> None:
 def _conclude(base: Track, track: Track, batch: int) -> Comparison | MeasurementError:
     if track.failure is not None:
         return track.failure
-    kept, interval = counting(track.pairs), interval_of(track.pairs)
+    interval = interval_of(track.launches)
+    everything = [pair for pairs in track.launches for pair in pairs]
+    kept = [pair for pairs in track.launches for pair in counting(pairs)]
     return Comparison(
         ratio=interval.median,
         low=interval.low,
         high=interval.high,
         blocks=len(kept),
-        dropped=len(track.pairs) - len(kept),
+        dropped=len(everything) - len(kept),
+        launches=len(track.launches),
         base=summarize(base, [pair.base for pair in kept], batch),
         candidate=summarize(track, [pair.candidate for pair in kept], batch),
         verdict=verdict_of(interval.low, interval.high),
-        contention=sum(pair.switches > 0 for pair in track.pairs) / len(track.pairs),
+        contention=sum(pair.switches > 0 for pair in everything) / len(everything),
     )
 
 

@@ -7,7 +7,7 @@ from tersor.errors import MeasurementError
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.feed import feed
 from tersor.loading.inputs import Inputs
-from tersor.measurement.contest import Setting, contest, solo
+from tersor.measurement.contest import LAUNCHES, Setting, contest, solo
 from tersor.measurement.result import Comparison, Measurement
 
 __all__ = ["compare", "measure", "measure_all"]
@@ -45,26 +45,31 @@ def compare(
     threads: int = 1,
     seconds: float = 10.0,
     batch: int | None = None,
+    launches: int = LAUNCHES,
 ) -> Comparison:
     """Return how much faster `candidate` is than `base` on this machine.
 
-    Both run in fresh processes on the same processors, in turns of 50 ms (ABBA). The speed-up is the median of
-    the ratios of neighbouring turns; turns spoilt by the system are left out, and its 95 per cent interval comes
-    from order statistics, so it assumes no distribution. It stops when the interval is narrower than 2 per cent
-    or after `seconds`.
+    Both run on the same processors, in turns of 50 ms (ABBA), in several launches of fresh processes. A launch gives
+    the median ratio of its neighbouring turns; turns spoilt by the system are left out, or taken in processor time
+    where all are. The speed-up is the median over launches, and its 95 per cent interval comes from order
+    statistics, so it assumes no distribution.
 
     Args:
         base: the file to compare with; measure it as it would really be used.
         candidate: the file to compare.
         inputs: a real batch.
         threads: threads each runtime may use.
-        seconds: time cap, seconds; it gives way to the ten pairs that an interval needs.
+        seconds: time cap without opening the files, seconds; it gives way to the turns that an interval needs.
         batch: samples per call; None takes `inputs` as they are.
+        launches: fresh processes for each file. With fewer than six the interval does not know how much processes
+            of one file differ (about half a per cent), so a ratio near 1 is not settled.
 
     Raises:
         MeasurementError: if one of the files cannot be run.
     """
-    (result,) = measure_all(base, (candidate,), inputs, threads=threads, seconds=seconds, batch=batch)
+    (result,) = measure_all(
+        base, (candidate,), inputs, threads=threads, seconds=seconds, batch=batch, launches=launches
+    )
     if isinstance(result, MeasurementError):
         raise result
     return result
@@ -78,6 +83,7 @@ def measure_all(
     threads: int = 1,
     seconds: float = 3.0,
     batch: int | None = None,
+    launches: int = LAUNCHES,
 ) -> tuple[Comparison | MeasurementError, ...]:
     """Compare many files with one base, as `compare` does, in rounds that every file takes part in.
 
@@ -88,6 +94,7 @@ def measure_all(
         threads: threads each runtime may use.
         seconds: time cap for each candidate, seconds.
         batch: samples per call; None takes `inputs` as they are.
+        launches: as in `compare`; two are enough to rank candidates.
 
     Returns:
         In the order of `candidates`, the Comparison, or the error of a file that could not be run.
@@ -97,9 +104,12 @@ def measure_all(
     """
     positive("seconds", seconds)
     positive("threads", threads)
+    positive("launches", launches)
     arrays, size = feed(base, inputs, batch)
     results: list[Comparison | MeasurementError] = []
     for start in range(0, len(candidates), _AT_ONCE):
         group = [Setting(artefact, threads) for artefact in candidates[start : start + _AT_ONCE]]
-        results += contest(Setting(base, threads), group, arrays, batch=size, seconds=seconds)
+        results += contest(
+            Setting(base, threads), group, arrays, batch=size, seconds=seconds, launches=launches
+        )
     return tuple(results)

@@ -55,11 +55,13 @@ class Comparison:
     """How much faster `candidate` is than `base`, measured in turns on this machine.
 
     Attributes:
-        ratio: speed-up, median over pairs of neighbouring blocks of (base time / candidate time); above 1 is faster.
+        ratio: speed-up (base time / candidate time), median over launches of the median over pairs of neighbouring
+            blocks; above 1 is faster.
         low: lower limit of its 95 per cent interval.
         high: upper limit.
         blocks: pairs of blocks that count.
         dropped: pairs left out because the system took the processor away during them.
+        launches: fresh processes of each file.
         base: the file compared with.
         candidate: the file compared.
         verdict: what this shows.
@@ -71,6 +73,7 @@ class Comparison:
     high: float
     blocks: int
     dropped: int
+    launches: int
     base: Measurement
     candidate: Measurement
     verdict: Verdict

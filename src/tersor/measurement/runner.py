@@ -28,13 +28,13 @@ class Block:
 
     Attributes:
         times_s: duration of each call, seconds.
+        busy_s: processor time of each call, over all threads, seconds.
         switches: times the system took the processor away.
-        busy_s: processor time used, over all threads, seconds.
     """
 
     times_s: tuple[float, ...]
+    busy_s: tuple[float, ...]
     switches: int
-    busy_s: float
 
 
 class Runner:
@@ -70,7 +70,7 @@ class Runner:
     def block(self, seconds: float) -> Block:
         """Run the file for `seconds`, at least once."""
         reply = self._ask({"do": "block", "seconds": seconds})
-        return Block(tuple(reply["times_s"]), reply["switches"], reply["busy_s"])
+        return Block(tuple(reply["times_s"]), tuple(reply["busy_s"]), reply["switches"])
 
     def peak_bytes(self) -> int:
         """Return the peak resident memory so far, above that of an empty worker."""

@@ -5,7 +5,7 @@ One JSON object a line comes in on standard input, one goes out on standard outp
     {"do": "open", "artefact": "...", "threads": 1, "inputs": "x.npz", "cpus": [1]}
         -> {"load_s": 0.1}
     {"do": "block", "seconds": 0.05}
-        -> {"times_s": [...], "switches": 0, "busy_s": 0.05}
+        -> {"times_s": [...], "busy_s": [...], "switches": 0}
     {"do": "memory"}
         -> {"peak_bytes": 1000000}
 
@@ -54,23 +54,20 @@ class Worker:
         return {"load_s": load_s}
 
     def block(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Call the file for `seconds`, at least once; time every call."""
+        """Call the file for `seconds`, at least once; take the time and the processor time of every call."""
         assert self.session is not None, "`open` comes first"
-        session, inputs, clock = self.session, self.inputs, time.perf_counter
-        times: list[float] = []
-        switches, busy = _involuntary_switches(), time.process_time()
-        start = now = clock()
-        end = start + request["seconds"]
-        while not times or now < end:
+        session, inputs, clock, processor = self.session, self.inputs, time.perf_counter, time.process_time
+        times_s: list[float] = []
+        busy_s: list[float] = []
+        switches = _involuntary_switches()
+        end = clock() + request["seconds"]
+        while not times_s or clock() < end:
+            busy = processor()
+            start = clock()
             session(inputs)
-            after = clock()
-            times.append(after - now)
-            now = after
-        return {
-            "times_s": times,
-            "switches": _involuntary_switches() - switches,
-            "busy_s": time.process_time() - busy,
-        }
+            times_s.append(clock() - start)
+            busy_s.append(processor() - busy)
+        return {"times_s": times_s, "busy_s": busy_s, "switches": _involuntary_switches() - switches}
 
     def memory(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Return the peak resident memory above that of this process before it opened the file."""
