@@ -4,7 +4,9 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from tersor._check import one_of, positive
@@ -12,16 +14,20 @@ from tersor.distillation.rules import Loss, loss_for
 from tersor.errors import DataError
 from tersor.loading.task import Batch, Split
 from tersor.optimizers.registry import Recipe, make_recipe
+from tersor.recovery.blocks import reconstruct_blocks
+from tersor.recovery.cache import TeacherCache, fingerprint
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.hold import Holder
-from tersor.recovery.loop import Objective, fit
+from tersor.recovery.layers import Kept, refit_layers
+from tersor.recovery.loop import fit
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.rule import Decision, simple_rule
 from tersor.recovery.settings import Settings
-from tersor.recovery.teacher import Teacher, distance, imitation, live
+from tersor.recovery.teacher import Teacher, distance, evaluating, imitation, live
+from tersor.recovery.views import Augment, Views
 
 #: The rungs in their order, cheapest first.
-RUNGS = ("norms", "distillation")
+RUNGS = ("norms", "layers", "blocks", "distillation")
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,15 @@ class Ladder:
     Attributes:
         rungs: which rungs to try, a subset of `RUNGS`.
         batch: samples per training step.
-        calibration: samples that the closed-form rungs and the probe look at.
+        calibration: samples that all rungs but `distillation` work on; as many others are the probe.
+        kept: teacher's output channels by layer or block name, for `layers` and `blocks`, where a cut left fewer.
         task_kind: `Task.kind`, for the default loss; None infers it from labels and outputs.
         lr: peak learning rate for an optimizer given by name; None takes the rule's.
         score: quality of a model, higher is better; run after each rung when given.
         enough: stop climbing once `score` reaches this.
+        augment: makes random views of inputs for the training rung; None shows them as stored.
+        views: number of different views of a sample.
+        cache: folder that keeps the teacher's outputs from one call to the next; None keeps them for this call.
         training: dials of the training rung.
 
     Raises:
@@ -46,13 +56,17 @@ class Ladder:
         128
     """
 
-    rungs: tuple[str, ...] = RUNGS
+    rungs: tuple[str, ...] = ("norms", "layers", "distillation")
     batch: int = 128
     calibration: int = 512
     task_kind: str | None = None
     lr: float | None = None
     score: Callable[[nn.Module], float] | None = None
     enough: float = float("inf")
+    kept: Kept = field(default_factory=dict)
+    augment: Augment | None = None
+    views: int = 8
+    cache: Path | None = None
     training: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -109,13 +123,17 @@ class Situation:
     """What every rung is given besides the student."""
 
     teacher: nn.Module
-    answer: Teacher
-    objective: Objective
+    loss: Loss
     split: Split
     samples: list[Batch]
+    probe: list[Batch]
     epochs: float
     optimizer: str | Recipe
     ladder: Ladder
+
+    def distance(self, model: nn.Module) -> float:
+        """Return how far `model` is from the teacher on the probe."""
+        return distance(model, self.probe, imitation(live(self.teacher), self.loss))
 
 
 @dataclass(frozen=True)
@@ -139,9 +157,10 @@ def recover(
 ) -> Recovered:
     """Bring a compressed `student` back towards the answers of `teacher`, cheapest means first.
 
-    The rungs: `norms` re-estimates running statistics; `distillation` trains on the teacher's outputs. A rung
-    that moves the student away from the teacher on the probe samples is undone. Plain and fake-quantized
-    modules both work: the student is only called and its parameters updated.
+    The rungs: `norms` re-estimates running statistics; `layers` refits each layer by least squares; `blocks` trains
+    each block on the teacher's; `distillation` trains the whole on the teacher's outputs, which are computed once
+    for each view of a sample. A rung that moves the student away from the teacher on the probe is undone. Plain
+    and fake-quantized modules both work: the student is only called and its parameters updated.
 
     Args:
         student: compressed model; a copy is changed, unless `ladder.training.in_place`.
@@ -164,18 +183,17 @@ def recover(
         >>> split = InMemory(torch.randn(256, 4))
         >>> student, teacher = nn.Linear(4, 2), nn.Linear(4, 2)
         >>> recovered = recover(student, teacher, split, epochs=20, optimizer="adamw", ladder=Ladder(lr=0.05))
-        >>> recovered.rungs[-1].after < 0.1 * recovered.rungs[-1].before
+        >>> recovered.rungs[-1].after < 0.1 * recovered.rungs[0].before
         True
     """
     ladder = ladder or Ladder()
     if len(split) == 0:
         raise DataError(f"The split {split.name!r} is empty, so there is nothing to recover with.")
-    samples = list(split.batches(ladder.batch, shuffle=ladder.training.seed, limit=ladder.calibration))
+    pool = list(split.batches(ladder.batch, shuffle=ladder.training.seed, limit=2 * ladder.calibration))
+    half = (len(pool) + 1) // 2
     answer = live(teacher)
-    chosen = loss or loss_for(answer(samples[0]), samples[0].target, ladder.task_kind)
-    situation = Situation(
-        teacher, answer, imitation(answer, chosen), split, samples, epochs, optimizer, ladder
-    )
+    chosen = loss or loss_for(answer(pool[0]), pool[0].target, ladder.task_kind)
+    situation = Situation(teacher, chosen, split, pool[:half], pool[half:] or pool, epochs, optimizer, ladder)
     model = copy.deepcopy(student).eval()
     Holder(model, ladder.training.hold)
     recovered = _climb(model, situation, chosen)
@@ -203,11 +221,11 @@ def _climb(model: nn.Module, situation: Situation, loss: Loss) -> Recovered:
 def _step(name: str, model: nn.Module, situation: Situation) -> tuple[Rung | None, Climbed | None]:
     """Try one rung; the second is None where the rung had nothing to do or did harm."""
     began = time.perf_counter()
-    before = distance(model, situation.samples, situation.objective)
+    before = situation.distance(model)
     climbed = _RUNG[name](model, situation)
     if climbed is None:
         return None, None
-    after = distance(climbed.model, situation.samples, situation.objective)
+    after = situation.distance(climbed.model)
     wall_s, kept = time.perf_counter() - began, after <= before
     score = situation.ladder.score(climbed.model if kept else model) if situation.ladder.score else None
     return Rung(name, before, after, kept, score, wall_s, climbed.note), climbed if kept else None
@@ -219,20 +237,53 @@ def _norms(model: nn.Module, situation: Situation) -> Climbed | None:
     return Climbed(mended, f"new running statistics for {count} layers") if count else None
 
 
+def _layers(model: nn.Module, situation: Situation) -> Climbed | None:
+    refitted, masked = copy.deepcopy(model).eval(), situation.ladder.training.hold
+    with evaluating(situation.teacher):
+        count = refit_layers(
+            refitted, situation.teacher, situation.samples, kept=situation.ladder.kept, masked=masked
+        )
+    return Climbed(refitted, f"least squares of {count} layers") if count else None
+
+
+def _blocks(model: nn.Module, situation: Situation) -> Climbed | None:
+    rebuilt, ladder = copy.deepcopy(model).eval(), situation.ladder
+    holder = Holder(rebuilt, ladder.training.hold)
+    with evaluating(situation.teacher), torch.enable_grad():
+        count = reconstruct_blocks(
+            rebuilt, situation.teacher, situation.samples, kept=ladder.kept, holder=holder
+        )
+    return Climbed(rebuilt, f"reconstruction of {count} blocks") if count else None
+
+
 def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
     if situation.epochs == 0:
         return None
     ladder = situation.ladder
-    batches = Epochs(situation.split, ladder.batch, situation.epochs, ladder.training.seed)
+    split = situation.split
+    if ladder.augment:
+        split = Views(split, ladder.augment, ladder.views, ladder.training.seed)
+    batches = Epochs(split, ladder.batch, situation.epochs, ladder.training.seed)
     decision = _decide(model, situation)
     trained = fit(
         model,
         batches,
-        objective=situation.objective,
+        objective=imitation(_teacher(situation), situation.loss),
         optimizer=decision.recipe,
         settings=replace(ladder.training, in_place=False),
     )
     return Climbed(trained.model, f"{decision.recipe!r}: {decision.reason}", trained.losses)
+
+
+def _teacher(situation: Situation) -> Teacher:
+    """The teacher itself for one pass over new views; a cache where outputs are asked for again."""
+    ladder, teacher = situation.ladder, live(situation.teacher)
+    views = ladder.views if ladder.augment else 1
+    if situation.epochs <= views and ladder.cache is None:
+        return teacher
+    split = situation.split
+    key = fingerprint(situation.teacher, split.name, len(split), ladder.augment, views, ladder.training.seed)
+    return TeacherCache(teacher, views * len(split), folder=ladder.cache, key=key)
 
 
 def _decide(model: nn.Module, situation: Situation) -> Decision:
@@ -247,5 +298,7 @@ def _decide(model: nn.Module, situation: Situation) -> Decision:
 
 _RUNG: dict[str, Callable[[nn.Module, Situation], Climbed | None]] = {
     "norms": _norms,
+    "layers": _layers,
+    "blocks": _blocks,
     "distillation": _distillation,
 }
