@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -57,6 +57,35 @@ def test_the_quality_is_the_metric_of_all_samples_whatever_the_batch(metric):
         assert quality.value == pytest.approx(expected)
         assert quality.count == 10
     assert (quality.scores is None) == (metric.scores is None)
+
+
+def test_where_lower_is_better_the_quality_is_the_metric_and_not_its_score():
+    error = Metric(
+        "error", lambda o, t: 1 - correct(o, t).mean().item(), lambda o, t: correct(o, t) - 1, (-1, 0), False
+    )
+    by_sample = evaluate(identity, Rows(), error, batch=4)
+    whole = evaluate(identity, Rows(), replace(error, scores=None))
+    assert by_sample.value == pytest.approx(whole.value)
+    assert by_sample.scores.mean() == pytest.approx(-whole.value)
+
+
+def test_a_metric_of_the_model_is_given_the_file_as_a_model():
+    def accuracy(model, loader):
+        return torch.cat([correct(model(x), y) for x, y in loader]).mean().item()
+
+    found = evaluate(identity, Rows(), Metric("mine", WHOLE.value, of_model=accuracy), batch=3)
+    assert found.value == pytest.approx(correct(X, Y).mean().item())
+    assert found.count == 10
+
+
+def test_a_split_without_targets_is_refused():
+    class Unlabelled(Rows):
+        def batches(self, size, **options):
+            return (replace(part, target=None) for part in super().batches(size))
+
+    for metric in (ACCURACY, WHOLE):
+        with pytest.raises(MeasurementError, match="no targets"):
+            evaluate(identity, Unlabelled(), metric)
 
 
 def test_an_empty_split_is_refused():

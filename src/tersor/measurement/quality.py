@@ -1,12 +1,15 @@
 """The quality of a file: its outputs on a split, and the metric of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan
 
 import torch
 from torch import Tensor
 
 from tersor.errors import MeasurementError
 from tersor.exporting.artefact import Session
+from tersor.loading.evaluate import Loader
 from tersor.loading.inputs import to_numpy
 from tersor.loading.metric import Metric
 from tersor.loading.task import Batch, Split
@@ -18,7 +21,7 @@ class Quality:
 
     Attributes:
         value: the metric, in its own unit.
-        scores: score of each sample, shape (count,), whose mean is `value`; None where the metric does not decompose.
+        scores: score of each sample, shape (count,), higher is better; None where the metric does not decompose.
         ids: the samples, in the order of `scores`.
         count: number of samples.
     """
@@ -64,42 +67,64 @@ def evaluate(session: Session, split: Split, metric: Metric, *, batch: int = 64)
 
     Args:
         session: an opened file.
-        split: the samples, with targets unless the metric needs none.
+        split: the samples, with targets.
         metric: how quality is measured.
         batch: samples per call.
 
     Raises:
-        MeasurementError: if the split is empty, the outputs do not fit together, or the metric is not a number.
+        MeasurementError: if the split is empty or without targets, the outputs do not fit together, or the metric
+            is not a number.
     """
-    if metric.scores is None:
+    if metric.of_model is not None:
+        value = metric.of_model(_as_model(session), Loader(split, batch))
+        quality = Quality(
+            value, None, tuple(i for part in split.batches(batch) for i in part.ids), len(split)
+        )
+    elif metric.scores is None:
         outputs, targets, ids = predict(session, split, batch=batch)
-        value, scores = float(metric.value(outputs, _target(targets))), None
+        quality = Quality(float(metric.value(outputs, _needed(targets, split))), None, ids, len(ids))
     else:
-        parts: list[Tensor] = []
-        ids = ()
-        for part in split.batches(batch):
-            parts.append(metric.scores(_run(session, part), _target(part.target)).double())
-            ids += part.ids
-        _check_count(split, ids)
-        scores = torch.cat(parts)
-        value = float(scores.mean())
-    if value != value:
+        quality = _decomposed(session, split, metric, batch)
+    if isnan(quality.value):
         raise MeasurementError(
             f"{metric.name} on the {split.name} split is not a number. Look for NaN in the outputs of the file."
         )
-    return Quality(value, scores, tuple(ids), len(ids))
+    return quality
+
+
+def _decomposed(session: Session, split: Split, metric: Metric, batch: int) -> Quality:
+    assert metric.scores is not None
+    parts: list[Tensor] = []
+    ids: list[int] = []
+    for part in split.batches(batch):
+        parts.append(metric.scores(_run(session, part), _needed(part.target, split)).double())
+        ids.extend(part.ids)
+    _check_count(split, ids)
+    scores = torch.cat(parts)
+    value = scores.mean().item()
+    return Quality(value if metric.higher_is_better else -value, scores, tuple(ids), len(ids))
+
+
+def _as_model(session: Session) -> Callable[..., Tensor]:
+    """Return the file as something that is called like the model."""
+
+    def model(*arguments: object, **named: object) -> Tensor:
+        return torch.from_numpy(session(to_numpy(named or arguments))[0])
+
+    return model
 
 
 def _run(session: Session, part: Batch) -> Tensor:
     return torch.from_numpy(session(to_numpy(part.inputs))[0])
 
 
-def _target(target: Tensor | None) -> Tensor:
-    """Return the targets; an empty tensor stands for their absence, which fidelity metrics ignore."""
-    return torch.empty(0) if target is None else target
+def _needed(target: Tensor | None, split: Split) -> Tensor:
+    if target is None:
+        raise MeasurementError(f"The {split.name} split has no targets. Give labels, or measure fidelity.")
+    return target
 
 
-def _check_count(split: Split, ids: list[int] | tuple[int, ...]) -> None:
+def _check_count(split: Split, ids: list[int]) -> None:
     if not ids:
         raise MeasurementError(
             f"The {split.name} split is empty. Give it samples, or a larger share of the data."
