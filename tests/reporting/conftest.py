@@ -69,8 +69,9 @@ def candidates() -> tuple[Row, ...]:
             certified=Estimate(0.9806, 0.9604, 0.9921), drop=Estimate(0.0028, -0.0041, 0.0086), peak_bytes=21_400_000,
             tried_because="the two best steps together"),
         row("prune 70 %, distil, int8", 0.9639, 0.000097, 0.09, standing=MISSES,
-            recipe="70 % of the channels removed; recovered 6 epochs; int8", tried_because="the next step of the front",
-            dropped_because="accuracy 0.9639 is under the floor of 0.9761; recovery was stopped at epoch 6 by the budget"),
+            recipe="70 % of the channels removed; recovered 6 epochs; int8",
+            tried_because="the next step of the front",
+            dropped_because="accuracy 0.9639 is under the floor of 0.9761; the budget ended recovery at epoch 6"),
         row("rank 8 head", 0.9778, 0.000350, 1.02, standing=HOLDS, recipe="last layer as a product of rank 8",
             dropped_because="not faster: the head is 2 % of the time"),
         row("int4 weights", 0.9528, 0.000340, 0.27, recipe="weights to 4 bits", standing=MISSES,
@@ -86,13 +87,15 @@ def layers() -> tuple[Layer, ...]:
                      sensitivity={"prune 50 %": prune, "int8": int8, "int4": int4})  # fmt: skip
 
     return (
-        one("stem.conv", "Conv2d", "int8", "16×1×3×3, float32", "16×1×3×3, int8", "too sensitive to prune", 0.0410, 0.0006, 0.0283),
+        one("stem.conv", "Conv2d", "int8", "16×1×3×3, float32", "16×1×3×3, int8", "too sensitive to prune",
+            0.0410, 0.0006, 0.0283),
         one("block1.conv1", "Conv2d", "16 of 32 kept, int8", "32×16×3×3", "16×16×3×3", "", 0.0083, 0.0003, 0.0111),
         one("block1.conv2", "Conv2d", "16 of 32 kept, int8", "32×32×3×3", "16×16×3×3", "", 0.0056, 0.0000, 0.0083),
         one("block2.conv1", "Conv2d", "30 of 64 kept, int8", "64×32×3×3", "30×16×3×3", "", 0.0028, 0.0003, 0.0056),
         one("block2.conv2", "Conv2d", "30 of 64 kept, int8", "64×64×3×3", "30×30×3×3", "", 0.0019, 0.0000, 0.0042),
         one("head.norm", "BatchNorm2d", "folded into block2.conv2", "64", "", "", None, None, None),
-        one("head.fc", "Linear", "", "10×64, float32", "10×30, float32", "last layer stays in floating point", 0.0, 0.0017, 0.0194),
+        one("head.fc", "Linear", "", "10×64, float32", "10×30, float32", "last layer stays in floating point",
+            0.0, 0.0017, 0.0194),
     )  # fmt: skip
 
 
@@ -107,7 +110,8 @@ def curves() -> tuple[Curve, ...]:
 
     return (
         Curve(name="prune 50 %, distil", quantity="training loss", steps=steps, values=falling(1.9, 0.11, 190, 1)),
-        Curve(name="prune 70 %, distil, int8", quantity="training loss", steps=steps, values=falling(2.3, 0.24, 260, 2)),
+        Curve(name="prune 70 %, distil, int8", quantity="training loss", steps=steps,
+              values=falling(2.3, 0.24, 260, 2)),
         Curve(name="prune 50 %, distil", quantity="accuracy, search split", unit="epoch", steps=(0, 1, 2, 3, 4, 5, 6),
               values=(0.31, 0.905, 0.951, 0.967, 0.973, 0.979, 0.9806)),
         Curve(name="prune 70 %, distil, int8", quantity="accuracy, search split", unit="epoch",
@@ -116,9 +120,9 @@ def curves() -> tuple[Curve, ...]:
 
 
 def base() -> Row:
-    original = row("onnxruntime, float32", 0.9861, 0.000412, 1.71, parameters=427_000, macs=4_200_000,
-                   peak_bytes=34_900_000, certified=Estimate(0.9833, 0.9640, 0.9939))  # fmt: skip
-    return original
+    return row("onnxruntime, float32", 0.9861, 0.000412, 1.71, parameters=427_000, macs=4_200_000,
+                   peak_bytes=34_900_000,
+               certified=Estimate(0.9833, 0.9640, 0.9939))  # fmt: skip
 
 
 def baselines() -> tuple[Row, ...]:
@@ -145,21 +149,24 @@ def record() -> Record:
                     Split(name="certification", samples=360, origin="20 %, sealed until the end"))),
         verdict=Verdict(
             outcome="certified", standing=HOLDS,
-            sentence="3.46 times faster (95 % interval 3.33 to 3.57) and 10.7 times smaller than the original in its best "
-            "free runtime; the loss of accuracy is at most 0.0086 with 95 % confidence, within the limit of 0.0100.",
+            sentence="3.46 times faster (95 % interval 3.33 to 3.57) and 10.7 times smaller than the original in its "
+            "best free runtime; the loss of accuracy is at most 0.0086 with 95 % confidence, within the limit.",
             advice="To go further: collect more certification samples; 360 can show losses of 0.008 or more."),
         base=base(),
         candidates=candidates(),
         chosen=3,
         baselines=baselines(),
         layers=layers(),
-        slices=tuple(Slice(name=f"digit {d}", samples=36, before=1.0 if d % 3 else 0.9722, after=0.9722 if d in (1, 8) else (1.0 if d % 3 else 0.9722)) for d in range(10)),
+        slices=tuple(
+            Slice(name=f"digit {digit}", samples=36, before=1.0, after=0.9722 if digit in (1, 8) else 1.0)
+            for digit in range(10)
+        ),
         curves=curves(),
         claim=Claim(
             paragraph="On 360 sealed samples that no step of the search has read, the shipped file and the original "
-            "disagreed on whether the answer is right for 7 samples: the original alone was right on 4, the shipped file alone on 3. "
-            "If the true loss of accuracy were more than 0.0100, so small a difference would be seen in at most 5 of 100 "
-            "such tests. One candidate was tested, in the order fixed before the data were opened.",
+            "disagreed on whether the answer is right for 7 samples: the original alone was right on 4, the shipped "
+            "file alone on 3. If the true loss of accuracy were more than 0.0100, so small a difference would be seen "
+            "in at most 5 of 100 such tests. One candidate was tested, in the order fixed before the data were opened.",
             numbers={"samples": "360", "only the original right": "4", "only the shipped file right": "3",
                      "p-value": "0.031", "confidence": "95 %", "data": "sha256 9f2c…e1", "file": "sha256 41aa…07"}),
         roofline=Roofline(macs_per_s=38e9, bytes_per_s=14e9, points=(
@@ -170,11 +177,11 @@ def record() -> Record:
                  "system": "Linux 6.1, Python 3.11.7", "load while measuring": "0.9"},
         versions={"torch": "2.13.0+cpu", "onnxruntime": "1.31.1", "numpy": "2.4.6", "tersor": "0.1.0"},
         seeds={"search": 0, "splits": 20260101},
-        command="tersor optimize tersor.demo:digits_net --data tersor.demo:digits --max-drop 0.01 --budget 2m -o tersor-demo",
+        command="tersor optimize tersor.demo:digits_net --data tersor.demo:digits --max-drop 0.01 --budget 2m -o out",
         phases=(Phase(name="baselines", seconds=11.2), Phase(name="training", seconds=61.0),
                 Phase(name="export and timing", seconds=33.4), Phase(name="certification", seconds=4.1)),
         budget_s=120.0,
-        warnings=("The machine was busy while times were taken (load 1.9 on 2 cores); intervals are wider than usual.",),
+        warnings=("The machine was busy while times were taken (load 1.9 on 2 cores); intervals are wide.",),
     )  # fmt: skip
 
 
@@ -184,6 +191,7 @@ def bare() -> Record:
     return Record(
         title="bare", created="2026-11-22T10:14:03+00:00", tersor_version="0.1.0",
         aim=Aim(kind="fidelity", model="m", metric="agreement", higher_is_better=True, limit="agreement ≥ 0.99"),
-        verdict=Verdict(outcome="nothing_faster", standing=Standing.UNTESTED, sentence="Nothing was faster.", advice="Allow more."),
+        verdict=Verdict(outcome="nothing_faster", standing=Standing.UNTESTED, sentence="Nothing was faster.",
+                        advice="Allow more."),
         base=Row(name="original"),
     )  # fmt: skip

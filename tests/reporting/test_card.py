@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -50,7 +51,15 @@ def test_the_front_matter_is_yaml_with_the_certified_quality(record):
     text = render_card(record)
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9806
-    assert front["base_model_relation"] == "quantized"
+    assert "base_model" not in front
+
+
+def test_a_model_of_the_hub_is_linked(record):
+    yaml = pytest.importorskip("yaml")
+    text = render_card(replace(record, aim=replace(record.aim, model="org/model-1", kind="tokens")))
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["base_model"] == "org/model-1"
+    assert front["pipeline_tag"] == "token-classification"
 
 
 @given(st.text(max_size=60))
@@ -61,8 +70,6 @@ def test_any_title_keeps_the_front_matter_whole(title):
 
 
 def test_a_command_cannot_close_its_fence(record):
-    from dataclasses import replace
-
     text = render_card(replace(record, command="x ```\n# heading\n````"))
     tokens = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     assert any(t.type == "fence" and "# heading" in t.content for t in tokens)

@@ -5,13 +5,13 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from tersor.reporting import pictures
+from tersor.reporting import pictures, spread
 from tersor.reporting.record import Aim, Curve, Estimate, Roofline, RooflinePoint, Row, Standing
-from tersor.reporting.svg import draw
+from tersor.reporting.svg import NARROW, WIDE, Picture, draw
 
 
 @pytest.fixture(scope="module")
-def pareto(record) -> pictures.Picture:
+def pareto(record) -> Picture:
     return pictures.pareto(record)
 
 
@@ -40,7 +40,7 @@ def test_colours_come_from_the_page(pareto):
 
 
 def test_both_widths_are_drawn_for_their_width(pareto):
-    for svg, width in ((pareto.wide, pictures.WIDE), (pareto.narrow, pictures.NARROW)):
+    for svg, width in ((pareto.wide, WIDE), (pareto.narrow, NARROW)):
         box = [float(v) for v in re.search('viewBox="([^"]*)"', svg).group(1).split()]
         assert box[2] == pytest.approx(width, rel=0.06)
 
@@ -56,7 +56,7 @@ def test_the_picture_of_the_margin_says_its_numbers(record):
 def test_without_numbers_there_is_no_picture(bare):
     assert pictures.margin(bare) is None
     assert pictures.pareto(bare) is None
-    assert pictures.latency(bare) is None
+    assert spread.latency(bare) is None
     assert pictures.roofline(bare) is None
     assert pictures.curves(bare) == ()
 

@@ -2,15 +2,17 @@ import re
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from tersor.reporting import pictures, sections, tables
+from tersor.reporting import heat, pictures, sections, spread, tables
 from tersor.reporting.record import Estimate, Row, Split
 from tersor.reporting.report import render_html
+from tersor.reporting.svg import Picture
 
 VOID = {"meta", "br"}
 ALLOWED = {
@@ -96,7 +98,7 @@ def filled(value, text: str):
     if isinstance(value, tuple):
         return tuple(filled(entry, text) for entry in value)
     if isinstance(value, dict):
-        return {text: filled(entry, text) for entry in value.values()}
+        return dict.fromkeys([text], filled(next(iter(value.values()), ""), text))
     if is_dataclass(value):
         changes = {f.name: filled(getattr(value, f.name), text) for f in fields(value) if f.name != "created"}
         return replace(value, **changes)
@@ -150,7 +152,7 @@ def test_every_picture_is_named_and_has_its_numbers_in_a_table(page):
 def test_headings_never_skip_a_level(page):
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_holding_and_missing_differ_in_shape_and_words_not_only_in_colour(page):
@@ -168,9 +170,8 @@ def test_a_bare_record_gives_a_page_without_empty_parts(bare):
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_hostile_text_everywhere_is_only_shown(record, payload, monkeypatch):
-    monkeypatch.setattr(
-        pictures, "_picture", lambda name, label, build: pictures.Picture(label, Markup(), Markup())
-    )
+    for module in (pictures, spread, heat):
+        monkeypatch.setattr(module, "picture", lambda name, label, build: Picture(label, Markup(), Markup()))
     check(render_html(filled(record, payload)))
 
 
@@ -211,7 +212,7 @@ def test_a_lower_is_better_metric_puts_the_largest_loss_first(record):
 def colours(css: str) -> list[dict[str, str]]:
     """Light first, dark after it; dark inherits what it does not set."""
     roots = re.findall(r":root \{(.*?)\}", css, re.S)[:2]
-    light, dark = ({k: v for k, v in re.findall(r"--([\w-]+): (#[0-9a-f]{6});", root)} for root in roots)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", root)) for root in roots)
     return [light, light | dark]
 
 

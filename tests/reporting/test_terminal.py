@@ -13,9 +13,8 @@ def test_plain_lines_carry_no_control_codes_and_end_with_the_verdict(record):
     assert not re.search("[\x00-\x1f\x7f]", "".join(lines))
     assert lines[0] == f"limit: {record.aim.limit}"
     assert lines[-2:] == [record.verdict.sentence, record.verdict.advice]
-    assert [line for line in lines if line.endswith("<- shipped")][0].startswith(
-        "prune 50 %, distil, int8  holds"
-    )
+    shipped = next(line for line in lines if line.endswith("<- shipped"))
+    assert shipped.startswith("prune 50 %, distil, int8  holds")
 
 
 def test_a_terminal_gets_the_same_verdict_and_no_line_wider_than_it_is(record):

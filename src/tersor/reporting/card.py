@@ -8,13 +8,12 @@ from tersor.reporting.clean import clean
 from tersor.reporting.record import Record
 from tersor.reporting.tables import Table
 
+#: Tags of the model hub for the kinds of task that say what goes in; a classifier may take images or text.
 _PIPELINES = {
-    "classification": "image-classification",
     "tokens": "token-classification",
     "language": "text-generation",
     "segmentation": "image-segmentation",
 }
-
 
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$@#]|:(?=//)|(?<=\bwww)\.|^(?:[-+=]|\d+(?=[.)]))", re.IGNORECASE)
 
@@ -69,7 +68,8 @@ def render_card(record: Record) -> str:
         "\n".join(f"1. {escape_markdown(step)}" for step in record.shipped.recipe)
         or "The weights are unchanged.",
         _table(tables.splits(record)),
-        f"Limit: {escape_markdown(record.aim.limit)}. Times: {escape_markdown(record.conditions) or 'see report.html'}.",
+        f"Limit: {escape_markdown(record.aim.limit)}.",
+        escape_markdown(record.conditions),
         _fenced(record.command),
         f"Written by tersor {escape_markdown(record.tersor_version)} on {escape_markdown(record.created)}; "
         "everything else is in `report.html`.",
@@ -88,29 +88,20 @@ python run.py --input x.npy --threads 1
 def _front_matter(record: Record) -> str:
     """Every value is written as JSON, which is YAML; so no value can end the block or add a key."""
     shipped = record.shipped.certified or record.shipped.quality
-    metrics = [] if shipped is None or shipped.value is None else [
-        {"type": record.aim.metric, "name": record.aim.metric, "value": round(shipped.value, 6)}
-    ]  # fmt: skip
-    pipeline = _PIPELINES.get(record.aim.kind, "other")
-    values = {
-        "library_name": record.aim.target,
-        "pipeline_tag": pipeline,
-        "base_model": record.aim.model,
-        "base_model_relation": "quantized",
-        "tags": ["tersor", "onnx", "compressed"],
-        "model-index": [
-            {
-                "name": record.title,
-                "results": [
-                    {
-                        "task": {"type": pipeline},
-                        "dataset": {"name": "certification split", "type": "private"},
-                        "metrics": metrics,
-                    }
-                ],
-            }
-        ],
-    }
+    metrics = (
+        []
+        if shipped is None or shipped.value is None
+        else [{"type": record.aim.metric, "name": record.aim.metric, "value": round(shipped.value, 6)}]
+    )
+    pipeline = _PIPELINES.get(record.aim.kind)
+    dataset = {"name": "certification split", "type": "private"}
+    result = {"task": {"type": pipeline or "other"}, "dataset": dataset, "metrics": metrics}
+    values: dict[str, object] = {"library_name": record.aim.target, "tags": ["tersor", "compressed"]}
+    if pipeline:
+        values["pipeline_tag"] = pipeline
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", record.aim.model):  # only a name of the hub can be linked to
+        values |= {"base_model": record.aim.model, "base_model_relation": "quantized"}
+    values["model-index"] = [{"name": record.title, "results": [result]}]
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     return "\n".join(["---", *lines, "---"])
 

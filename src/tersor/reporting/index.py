@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,7 +31,7 @@ def render_index(runs: Iterable[tuple[str, Record]], title: str = "Runs") -> str
 
 def _moment(record: Record) -> datetime:
     moment = datetime.fromisoformat(record.created)
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _line(folder: str, record: Record) -> dict[str, str]:

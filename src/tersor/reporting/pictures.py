@@ -1,25 +1,20 @@
 """The pictures of a report: static SVG without scripts, coloured by the page's CSS variables.
 
-Altair describes a picture, vl-convert draws it while the report is written. Each is drawn twice, for wide and for
-narrow pages, because text in a scaled picture would become too small to read.
+A function takes the record and returns its picture, or None where the numbers for it were not measured.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import altair as alt
-from markupsafe import Markup
 
 from tersor.reporting import words
 from tersor.reporting.record import Curve, Estimate, Record, Row, Standing
-from tersor.reporting.svg import draw
+from tersor.reporting.svg import Picture, haloed, inline, picture
 
-#: Widths in CSS pixels of the two drawings.
-WIDE, NARROW = 992, 340
-#: Room for the labels of a vertical axis.
-_AXIS = 58
 _COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 4], [1, 3])
 _SHAPES = {"original": "square", "holds": "circle", "misses": "cross", "not tested": "diamond"}
@@ -28,30 +23,6 @@ _SHAPE_COLOURS = {
 }  # fmt: skip
 #: More points than this are drawn without their numbers.
 _LABELLED = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A drawing in two widths.
-
-    Attributes:
-        label: what a listener hears instead.
-        wide: SVG for pages above 700 px.
-        narrow: SVG for those below.
-    """
-
-    label: str
-    wide: Markup
-    narrow: Markup
-
-
-def _picture(name: str, label: str, build: Callable[[int], alt.TopLevelMixin]) -> Picture:
-    wide, narrow = (draw(build(width - _AXIS), f"{name}-{width}") for width in (WIDE, NARROW))
-    return Picture(label, wide, narrow)
-
-
-def _data(rows: Sequence[Mapping[str, object]]) -> alt.InlineData:
-    return alt.InlineData(values=[dict(row) for row in rows])
 
 
 def margin(record: Record) -> Picture | None:
@@ -63,7 +34,7 @@ def margin(record: Record) -> Picture | None:
         f"{record.aim.metric}: loss {words.interval(drop)} on the certification split; at most "
         f"{words.quality(allowed)} was allowed."
     )
-    return _picture("margin", label, partial(_margin, drop, allowed))
+    return picture("margin", label, partial(_margin, drop, allowed))
 
 
 def _margin(drop: Estimate, allowed: float, width: int) -> alt.TopLevelMixin:
@@ -77,7 +48,7 @@ def _margin(drop: Estimate, allowed: float, width: int) -> alt.TopLevelMixin:
     )
     x = alt.X("value:Q", scale=scale, axis=axis)
     spans = {"low": low, "high": high, "value": drop.value, "zero": 0, "allowed": allowed, "right": right}
-    base = alt.Chart(_data([spans]))
+    base = alt.Chart(inline([spans]))
     marks = [
         base.mark_rect(color="var(--bad)", opacity=0.12).encode(
             x=alt.X("allowed:Q", scale=scale, axis=axis), x2="right:Q"
@@ -90,7 +61,7 @@ def _margin(drop: Estimate, allowed: float, width: int) -> alt.TopLevelMixin:
         base.mark_point(color="var(--c1)", filled=True, size=130, opacity=1).encode(x=x),
     ]
     for value, text, align in ((0, "original", "right"), (allowed, "limit", "left")):
-        spot = alt.Chart(_data([{"value": value, "text": text}]))
+        spot = alt.Chart(inline([{"value": value, "text": text}]))
         place = {"align": align, "dx": -5 if align == "right" else 5, "y": 9, "fontSize": 12}
         marks.append(spot.mark_text(**place, color="var(--muted)").encode(x=x, text="text:N"))
     return alt.layer(*marks).properties(width=width, height=62)
@@ -143,7 +114,7 @@ def pareto(record: Record) -> Picture | None:
         f"{record.aim.metric} against {axis.title} for {len(points)} models; {holding} of the candidates hold the "
         f"limit. Shipped: {record.shipped.name}."
     )
-    return _picture("pareto", label, partial(_pareto, record, axis.title, points))
+    return picture("pareto", label, partial(_pareto, record, axis.title, points))
 
 
 def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.TopLevelMixin:
@@ -161,14 +132,14 @@ def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.T
     colour = alt.Color(
         "limit:N", scale=alt.Scale(domain=kinds, range=[_SHAPE_COLOURS[k] for k in kinds]), legend=legend
     )
-    base = alt.Chart(_data(points))
-    spans = alt.Chart(_data([p for p in points if p["low"] is not None and p["high"] is not None]))
+    base = alt.Chart(inline(points))
+    spans = alt.Chart(inline([p for p in points if p["low"] is not None and p["high"] is not None]))
     marks = [
         spans.mark_rule(strokeWidth=1.2, opacity=0.5).encode(
             x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour
         ),
         base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, shape=shape, color=colour),
-        alt.Chart(_data([p for p in points if p["shipped"]]))
+        alt.Chart(inline([p for p in points if p["shipped"]]))
         .mark_point(filled=False, shape="circle", size=360, strokeWidth=2, color="var(--ink)", opacity=1)
         .encode(x=x, y=y),
     ]
@@ -180,108 +151,17 @@ def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.T
     ends = [point["x"] for point in points]
     turn = 0.2 * min(ends) + 0.8 * max(ends)  # names beyond it stand on the left of their point
     for side, align, dx in ((False, "left", 10), (True, "right", -10)):
-        these = alt.Chart(_data([p for p in named if (p["x"] > turn) is side]))
-        marks += _words(these.encode(x=x, y=y), align=align, dx=dx, dy=-8)
+        these = alt.Chart(inline([p for p in named if (p["x"] > turn) is side]))
+        marks += haloed(these.encode(x=x, y=y), align=align, dx=dx, dy=-8)
     return alt.layer(*marks).properties(width=width, height=340 if width > 500 else 280)
 
 
 def _floor(floor: float, width: int) -> list[alt.Chart]:
-    line = alt.Chart(_data([{"y": floor, "text": f"floor {words.quality(floor)}"}]))
+    line = alt.Chart(inline([{"y": floor, "text": f"floor {words.quality(floor)}"}]))
     rule = line.mark_rule(color="var(--bad)", strokeDash=[5, 3], strokeWidth=1.5).encode(y="y:Q")
     return [
         rule,
-        *_words(line.encode(x=alt.value(width - 2), y="y:Q"), align="right", dy=9, color="var(--bad)"),
-    ]
-
-
-def _words(chart: alt.Chart, **place) -> list[alt.Chart]:
-    """Text with a halo of the page's colour, so that it can be read where it crosses other marks."""
-    chart = chart.encode(text="text:N")
-    style = {"fontSize": 12, "color": "var(--ink)"} | place
-    halo = style | {
-        "color": "var(--paper)",
-        "stroke": "var(--paper)",
-        "strokeWidth": 4,
-        "strokeJoin": "round",
-    }
-    return [chart.mark_text(**halo), chart.mark_text(**style)]
-
-
-def latency(record: Record) -> Picture | None:
-    """Draw how the times of single calls are spread, for the base and for what is shipped."""
-    rows = [record.base] if record.chosen is None else [record.base, record.shipped]
-    rows = [
-        row for row in rows if row.latency and len([t for t in row.latency.samples_s if t is not None]) > 1
-    ]
-    if not rows:
-        return None
-    label = "Spread of the times of single calls. " + " ".join(
-        f"{row.name}: median {words.seconds(row.latency.median_s)}, 99 per cent under {words.seconds(row.latency.p99_s)}."
-        for row in rows
-        if row.latency
-    )
-    return _picture("latency", label, partial(_latency, rows))
-
-
-def _latency(rows: list[Row], width: int) -> alt.TopLevelMixin:
-    times = {row.name: _milliseconds(row) for row in rows}
-    tails = [_quantiles(row)[-1][1] or max(times[row.name]) for row in rows]
-    longest, shortest = 1.2 * max(tails), 0.85 * min(min(values) for values in times.values())
-    scale = alt.Scale(domain=[shortest, longest], nice=False, clamp=True)
-    strips = []
-    for place, row in enumerate(rows):
-        last = place == len(rows) - 1
-        axis = (
-            alt.Axis(title="time of one call, ms")
-            if last
-            else alt.Axis(labels=False, ticks=False, title=None)
-        )
-        x = alt.X("value:Q", scale=scale, axis=axis)
-        data = _data([{"value": value} for value in times[row.name] if value <= longest])
-        area = (
-            alt.Chart(data)
-            .transform_density("value", as_=["value", "density"], extent=[shortest, longest], steps=300)
-            .mark_area(
-                color=_COLOURS[place], opacity=0.35, line={"color": _COLOURS[place], "strokeWidth": 1.5}
-            )
-            .encode(x=x, y=alt.Y("density:Q", axis=None))
-        )
-        name = alt.Chart(_data([{"text": row.name}])).encode(x=alt.value(0), y=alt.value(-9))
-        heading = name.mark_text(align="left", fontSize=13, fontWeight=600, color="var(--ink)").encode(
-            text="text:N"
-        )
-        strips.append(alt.layer(area, *_quantile_marks(row, x), heading).properties(width=width, height=96))
-    return alt.vconcat(*strips, spacing=26)
-
-
-def _milliseconds(row: Row) -> list[float]:
-    times = [1e3 * value for value in row.latency.samples_s if value is not None] if row.latency else []
-    step = max(1, len(times) // 2000)
-    return times[::step]
-
-
-def _quantiles(row: Row) -> list[tuple[str, float | None]]:
-    latency = row.latency
-    values = (latency.median_s, latency.p90_s, latency.p99_s) if latency else ()
-    return [
-        (name, None if value is None else 1e3 * value)
-        for name, value in zip(("median", "p90", "p99"), values, strict=False)
-    ]
-
-
-def _quantile_marks(row: Row, x: alt.X) -> list[alt.Chart]:
-    spots = [
-        {"value": value, "text": name, "level": level}
-        for (name, value), level in zip(_quantiles(row), (8, 22, 36), strict=False)
-        if value is not None
-    ]
-    base = alt.Chart(_data(spots))
-    level = alt.Y("level:Q", scale=None)
-    return [
-        base.mark_rule(color="var(--ink)", strokeWidth=1, strokeDash=[2, 2]).encode(x=x),
-        base.mark_text(align="left", dx=4, fontSize=11, color="var(--ink)").encode(
-            x=x, y=level, text="text:N"
-        ),
+        *haloed(line.encode(x=alt.value(width - 2), y="y:Q"), align="right", dy=9, color="var(--bad)"),
     ]
 
 
@@ -292,7 +172,7 @@ def curves(record: Record) -> tuple[tuple[str, Picture], ...]:
     for number, (quantity, group) in enumerate(groupby(ordered, key=lambda curve: curve.quantity)):
         members = list(group)
         label = f"{quantity} over training for {', '.join(curve.name for curve in members)}."
-        pictures.append((quantity, _picture(f"curve{number}", label, partial(_curve, members))))
+        pictures.append((quantity, picture(f"curve{number}", label, partial(_curve, members))))
     return tuple(pictures)
 
 
@@ -316,7 +196,7 @@ def _curve(members: list[Curve], width: int) -> alt.TopLevelMixin:
     )
     dots = {"size": 36, "filled": True} if len(points) <= 25 * len(names) else False
     return (
-        alt.Chart(_data(points))
+        alt.Chart(inline(points))
         .mark_line(strokeWidth=2, point=dots)
         .encode(
             x=alt.X("step:Q", title=members[0].unit, axis=alt.Axis(tickCount=width // 90, tickMinStep=1)),
@@ -346,7 +226,7 @@ def roofline(record: Record) -> Picture | None:
     label = "Roofline. " + " ".join(
         f"{point['name']} reaches {point['y']:.3g} billion multiply-adds a second." for point in points
     )
-    return _picture(
+    return picture(
         "roofline", label, partial(_roofline, roof.macs_per_s / 1e9, roof.bytes_per_s / 1e9, points)
     )
 
@@ -357,17 +237,18 @@ def _roofline(peak: float, bandwidth: float, points: list[dict], width: int) -> 
     left, right = min(knee, *xs) / 3, max(knee, *xs) * 3
     roof = [{"x": left, "y": bandwidth * left}, {"x": knee, "y": peak}, {"x": right, "y": peak}]
     low, high = min(*ys, bandwidth * left) / 1.5, peak * 1.6
-    x = _log("x", "multiply-adds per byte moved", left, right)
-    y = _log("y", "billion multiply-adds a second", low, high, alt.Y)
-    line = alt.Chart(_data(roof)).mark_line(color="var(--ink)", strokeWidth=2).encode(x=x, y=y)
-    spots = alt.Chart(_data([point | {"text": point["name"]} for point in points])).encode(x=x, y=y)
+    x = alt.X("x:Q", **_log("multiply-adds per byte moved", left, right))
+    y = alt.Y("y:Q", **_log("billion multiply-adds a second", low, high))
+    line = alt.Chart(inline(roof)).mark_line(color="var(--ink)", strokeWidth=2).encode(x=x, y=y)
+    spots = alt.Chart(inline([point | {"text": point["name"]} for point in points])).encode(x=x, y=y)
     dots = spots.mark_point(filled=True, size=110, color="var(--c1)", opacity=1)
-    return alt.layer(line, dots, *_words(spots, align="left", dx=9, dy=-7)).properties(
+    return alt.layer(line, dots, *haloed(spots, align="left", dx=9, dy=-7)).properties(
         width=width, height=260
     )
 
 
-def _log(name: str, title: str, low: float, high: float, channel=alt.X) -> alt.X | alt.Y:
+def _log(title: str, low: float, high: float) -> dict[str, Any]:
+    """Return what an axis of decades needs, with ticks at 1, 2 and 5."""
     ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
     scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    return channel(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(format="~g", values=ticks))
+    return {"title": title, "scale": scale, "axis": alt.Axis(format="~g", values=ticks)}

@@ -27,7 +27,7 @@ kinds = {{"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"
          "tensor(int64)": "i8", "tensor(int32)": "i4", "tensor(uint8)": "u1", "tensor(int8)": "i1"}}
 feeds = {{}}
 for place, spec in enumerate(session.get_inputs()):
-    shape = [size if isinstance(size, int) else (1 if axis else arguments.batch) for axis, size in enumerate(spec.shape)]
+    shape = [n if isinstance(n, int) else (1 if axis else arguments.batch) for axis, n in enumerate(spec.shape)]
     random = np.random.default_rng(0).standard_normal(shape).astype(kinds[spec.type])
     feeds[spec.name] = np.load(arguments.input[place], allow_pickle=False) if arguments.input else abs(random)
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from tersor.reporting import pictures, tables, words
-from tersor.reporting.pictures import Picture
+from tersor.reporting import pictures, spread, tables, words
+from tersor.reporting.heat import Heat, heat, overview
 from tersor.reporting.record import Estimate, Record
+from tersor.reporting.svg import Picture
 from tersor.reporting.tables import Table
 
 
@@ -15,15 +16,6 @@ class Highlight:
     label: str
     value: str
     range: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Heat:
-    """A heat map as a table: for each layer a word and a level in [0, 1] a method."""
-
-    caption: str
-    methods: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +66,7 @@ def _changes(record: Record) -> tuple[Section, ...]:
             anchor="sensitivity",
             title="Sensitivity of each layer",
             note="Loss of quality when only this layer is changed. A stronger colour loses more.",
+            pictures=_one(overview(heat(record))),
             heat=heat(record),
         ),
         Section(
@@ -90,7 +83,7 @@ def _behaviour(record: Record) -> tuple[Section, ...]:
         Section(
             anchor="latency",
             title="Time of one call",
-            pictures=_one(pictures.latency(record)),
+            pictures=_one(spread.latency(record)),
             tables=_filled(tables.latencies(record)),
         ),
         Section(
@@ -114,7 +107,7 @@ def _confidence(record: Record) -> tuple[Section, ...]:
         Section(
             anchor="baselines",
             title="Free baselines",
-            note="The original model in runtimes and settings that cost nothing. Speed-ups are counted against the best.",
+            note="The original model in runtimes and settings that cost nothing; speed-ups count from the best.",
             tables=_filled(tables.baselines(record)),
         ),
         Section(
@@ -158,27 +151,6 @@ def _filled(table: Table) -> tuple[Table, ...]:
 
 def _one(picture: Picture | None) -> tuple[tuple[str, Picture], ...]:
     return () if picture is None else (("", picture),)
-
-
-def heat(record: Record) -> Heat | None:
-    """Return the sensitivity of each layer by method, shaded against the largest."""
-    methods = tuple(dict.fromkeys(name for layer in record.layers for name in layer.sensitivity))
-    rows = [
-        (layer.name, [layer.sensitivity.get(m) for m in methods])
-        for layer in record.layers
-        if layer.sensitivity
-    ]
-    top = max((value for _, row in rows for value in row if value is not None), default=0.0)
-    if not methods:
-        return None
-    cells = tuple(
-        (name, tuple((words.quality(value), _level(value, top)) for value in row)) for name, row in rows
-    )
-    return Heat(f"Loss of {record.aim.metric} by layer and method", methods, cells)
-
-
-def _level(value: float | None, top: float) -> float:
-    return max(0.0, value / top) if value is not None and top > 0 else 0.0
 
 
 def highlights(record: Record) -> list[Highlight]:

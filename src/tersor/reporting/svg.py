@@ -1,11 +1,21 @@
-"""Draw an Altair chart as an SVG element that is safe to put into a page."""
+"""Draw Altair charts as SVG elements that are safe to put into a page.
 
+Altair describes a picture, vl-convert draws it while the report is written. Each is drawn twice, for wide and for
+narrow pages, because text in a scaled picture would become too small to read.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import altair as alt
 import vl_convert
 from markupsafe import Markup
 
+#: Widths in CSS pixels of the two drawings.
+WIDE, NARROW = 992, 340
+#: Room for the labels of a vertical axis.
+_AXIS = 58
 _SVG = "http://www.w3.org/2000/svg"
 #: What a drawing may contain; scripts, links, styles and foreign objects are not among it.
 _ELEMENTS = frozenset(
@@ -54,6 +64,45 @@ _CONFIG = {
         "columnPadding": 18,
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawing in two widths.
+
+    Attributes:
+        label: what a listener hears instead.
+        wide: SVG for pages above 700 px.
+        narrow: SVG for those below.
+    """
+
+    label: str
+    wide: Markup
+    narrow: Markup
+
+
+def picture(name: str, label: str, build: Callable[[int], alt.TopLevelMixin]) -> Picture:
+    """Draw twice what `build` describes for a width of its plot; `name` is unique in the page."""
+    wide, narrow = (draw(build(width - _AXIS), f"{name}-{width}") for width in (WIDE, NARROW))
+    return Picture(label, wide, narrow)
+
+
+def inline(rows: Sequence[Mapping[str, object]]) -> alt.InlineData:
+    """Return data that is part of the description."""
+    return alt.InlineData(values=[dict(row) for row in rows])
+
+
+def haloed(chart: alt.Chart, **place) -> list[alt.Chart]:
+    """Return text with a halo of the page's colour, so that it can be read where it crosses other marks."""
+    chart = chart.encode(text="text:N")
+    style = {"fontSize": 12, "color": "var(--ink)"} | place
+    halo = style | {
+        "color": "var(--paper)",
+        "stroke": "var(--paper)",
+        "strokeWidth": 4,
+        "strokeJoin": "round",
+    }
+    return [chart.mark_text(**halo), chart.mark_text(**style)]
 
 
 def draw(chart: alt.TopLevelMixin, name: str) -> Markup:

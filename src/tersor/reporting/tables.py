@@ -90,24 +90,41 @@ def _gain(before: float | None, after: float | None, less_is_better: bool) -> st
 def trials(record: Record) -> Table:
     """Return everything that was tried, the base first; the numbers are those of the picture."""
     rows = tuple(
-        (str(number) if number else "", f"{row.name}\n{_recipe(row)}", _limit(record, row), words.interval(row.quality),
-         words.interval(row.certified), words.interval(row.speedup, words.factor), _median(row), words.size(row.size_bytes))
+        (
+            str(number),
+            f"{row.name}\n{_recipe(row)}",
+            _limit(record, row),
+            words.interval(row.quality),
+            words.interval(row.certified),
+            *_cost(row),
+        )
         for number, row in enumerate((record.base, *record.candidates))
-    )  # fmt: skip
-    columns = ("#", "candidate", "limit", f"{record.aim.metric}, search", f"{record.aim.metric}, certification",
-               "speed-up", "median", "size")  # fmt: skip
+    )
+    columns = (
+        "#",
+        "candidate",
+        "limit",
+        f"{record.aim.metric}, search",
+        f"{record.aim.metric}, certification",
+        "speed-up",
+        "median",
+        "size",
+    )
     return Table("Every candidate", columns, rows, frozenset(range(3, 8)), _marked(record), "counted")
 
 
 def summary(record: Record) -> Table:
     """Return what was tried in few columns, for a terminal."""
     rows = tuple(
-        (str(number) if number else "", row.name, _limit(record, row), words.quality(_best_known(row)),
-         words.interval(row.speedup, words.factor), _median(row), words.size(row.size_bytes))
+        (str(number), row.name, _limit(record, row), words.quality(_best_known(row)), *_cost(row))
         for number, row in enumerate((record.base, *record.candidates))
-    )  # fmt: skip
+    )
     columns = ("#", "candidate", "limit", record.aim.metric, "speed-up", "median", "size")
     return Table("Every candidate", columns, rows, frozenset(range(3, 7)), _marked(record), "counted")
+
+
+def _cost(row: Row) -> tuple[str, str, str]:
+    return words.interval(row.speedup, words.factor), _median(row), words.size(row.size_bytes)
 
 
 def _best_known(row: Row) -> float | None:
@@ -134,10 +151,16 @@ def _median(row: Row) -> str:
 def baselines(record: Record) -> Table:
     """Return what the original model does in every runtime that costs nothing."""
     rows = tuple(
-        (row.name, row.runtime or words.MISSING, _median(row), words.interval(row.speedup, words.factor),
-         words.size(row.size_bytes), words.interval(row.quality))
+        (
+            row.name,
+            row.runtime or words.MISSING,
+            _median(row),
+            words.interval(row.speedup, words.factor),
+            words.size(row.size_bytes),
+            words.interval(row.quality),
+        )
         for row in record.baselines
-    )  # fmt: skip
+    )
     columns = ("baseline", "runtime", "median", "against the base", "size", record.aim.metric)
     names = [row.name for row in record.baselines]
     marked = names.index(record.base.name) if record.base.name in names else None
@@ -147,10 +170,16 @@ def baselines(record: Record) -> Table:
 def layers(record: Record) -> Table:
     """Return what was done to which layer, and why."""
     rows = tuple(
-        (layer.name, layer.kind, layer.change or "left as it is", layer.before or words.MISSING,
-         layer.after or words.MISSING, layer.reason)
+        (
+            layer.name,
+            layer.kind,
+            layer.change or "left as it is",
+            layer.before or words.MISSING,
+            layer.after or words.MISSING,
+            layer.reason,
+        )
         for layer in record.layers
-    )  # fmt: skip
+    )
     return Table("What was done to which layer", ("layer", "kind", "change", "before", "after", "why"), rows)
 
 
@@ -222,10 +251,13 @@ def roofline(record: Record) -> Table:
     """Return the numbers of the roofline picture."""
     points = record.roofline.points if record.roofline else ()
     rows = tuple(
-        (point.name, words.MISSING if point.macs_per_byte is None else f"{point.macs_per_byte:.3g}",
-         words.rate(point.macs_per_s))
+        (
+            point.name,
+            words.MISSING if point.macs_per_byte is None else f"{point.macs_per_byte:.3g}",
+            words.rate(point.macs_per_s),
+        )
         for point in points
-    )  # fmt: skip
+    )
     return Table(
         "Roofline", ("model", "multiply-adds a byte", "multiply-adds a second"), rows, frozenset({1, 2})
     )

@@ -103,10 +103,18 @@ def interval(estimate: Estimate | None, write=quality) -> str:
         '0.9806 (0.9612 to 0.9911)'
         >>> interval(Estimate(3.4, 3.3, 3.6), factor)
         '3.40× (3.30 to 3.60)'
+        >>> interval(Estimate(0.0028, high=0.0086))
+        '0.0028 (at most 0.0086)'
     """
     if estimate is None or estimate.value is None:
         return MISSING
-    if estimate.low is None or estimate.high is None:
-        return write(estimate.value)
-    low, high = (write(end).removesuffix("×") for end in (estimate.low, estimate.high))
-    return f"{write(estimate.value)} ({low} to {high})"
+    ends = [None if end is None else write(end).removesuffix("×") for end in (estimate.low, estimate.high)]
+    return write(estimate.value) + _BOUNDS[ends[0] is not None, ends[1] is not None].format(*ends)
+
+
+_BOUNDS = {
+    (True, True): " ({0} to {1})",
+    (True, False): " (at least {0})",
+    (False, True): " (at most {1})",
+    (False, False): "",
+}
