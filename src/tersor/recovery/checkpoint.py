@@ -16,10 +16,10 @@ def save(snapshot: Snapshot, path: Path) -> None:
 
     Args:
         snapshot: the state of a run; its numbers go to the header as JSON.
-        path: file to replace.
+        path: file to replace; it belongs to one process at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = path.with_name(f".{path.name}.draft")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in snapshot.tensors.items()}
     save_file(tensors, draft, metadata={"tersor": json.dumps(snapshot.numbers)})
     with draft.open("rb") as handle:
