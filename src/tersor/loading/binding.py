@@ -176,7 +176,7 @@ def _match(
     if isinstance(batch, Mapping):
         return _by_name(batch, (), signature, answer)
     if not isinstance(batch, tuple):
-        return (((), signature.position(0)),), False
+        return _by_position([()], batch, signature)
     if isinstance(batch[0], Mapping):
         return _by_name(batch[0], (0,), signature, answer)
     places = [i for i in range(len(batch)) if (i,) != answer]
@@ -184,6 +184,12 @@ def _match(
     paths: list[Path] = [(i,) for i in places]
     if isinstance(nested, tuple):
         paths = [(places[0], i) for i in range(len(nested))]
+    return _by_position(paths, batch, signature)
+
+
+def _by_position(
+    paths: list[Path], batch: Any, signature: _Signature
+) -> tuple[tuple[tuple[Path, str], ...], bool]:
     if not signature.takes(len(paths)):
         raise DataError(f"A batch holds {_content(batch)}, which does not fit {signature}.")
     return tuple((path, signature.position(i)) for i, path in enumerate(paths)), False

@@ -30,7 +30,7 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         for batch in self.split.batches(self.size, limit=self.limit):
             inputs = (batch.inputs,) if isinstance(batch.inputs, dict) else batch.inputs
-            parts = inputs if batch.target is None else (*inputs, batch.target)
+            parts: tuple[Any, ...] = inputs if batch.target is None else (*inputs, batch.target)
             yield parts if len(parts) > 1 else parts[0]
 
     def __len__(self) -> int:

@@ -74,30 +74,27 @@ class Images:
 
 def _decode(encoded: Path | bytes, mode: str, size: tuple[int, int] | None, index: int) -> np.ndarray:
     pillow = require("PIL.Image", extra="parquet", purpose="Reading images")
-    damage = (
-        OSError,
-        ValueError,
-        SyntaxError,
-        pillow.DecompressionBombError,
-        pillow.DecompressionBombWarning,
-    )
-    try:
-        # A file of some kilobytes that unfolds to a hundred megapixels is no training sample.
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            image = _opened(encoded).convert(mode)
-    except damage as cause:
-        name = encoded.name if isinstance(encoded, Path) else f"image {index}"
-        raise DataError(f"{name!r} is not a readable image: {first_line(cause)}") from cause
+    image = _opened(encoded, index).convert(mode)
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
     array = np.array(image, dtype=np.uint8)
     return array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).copy()
 
 
-def _opened(encoded: Path | bytes) -> Any:
+def _opened(encoded: Path | bytes, index: int) -> Any:
+    """Return the loaded image, or raise a `DataError` for a damaged one and for a bomb."""
     pillow = require("PIL.Image", extra="parquet", purpose="Reading images")
-    return pillow.open(io.BytesIO(encoded if isinstance(encoded, bytes) else encoded.read_bytes()))
+    damage = (OSError, ValueError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning)
+    try:
+        # A file of some kilobytes that unfolds to a hundred megapixels is no training sample.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            image = pillow.open(io.BytesIO(encoded if isinstance(encoded, bytes) else encoded.read_bytes()))
+            image.load()
+    except damage as cause:
+        name = encoded.name if isinstance(encoded, Path) else f"image {index}"
+        raise DataError(f"{name!r} is not a readable image: {first_line(cause)}") from cause
+    return image
 
 
 def make_images(
@@ -115,10 +112,7 @@ def make_images(
     """
     if not encoded:
         raise DataError(f"There are no images; files end in {', '.join(_SUFFIXES)}.")
-    try:
-        first = _opened(encoded[0])
-    except OSError as cause:
-        raise DataError(f"The first image is not readable: {first_line(cause)}") from cause
+    first = _opened(encoded[0], 0)
     mode = "L" if first.mode in ("1", "L") else "RGB"
     size = _size(options)
     channels = 1 if mode == "L" else 3
@@ -146,8 +140,9 @@ def _size(options: Mapping[str, str]) -> tuple[int, int] | None:
 
 def _channels(options: Mapping[str, str], name: str, default: float, channels: int) -> Tensor:
     given = numbers(options, name, (default,))
+    above = ", above 0" if name == "std" else ""
     if len(given) not in (1, channels) or (name == "std" and min(given) <= 0):
-        raise DataError(f"The option {name!r} takes one number, or {channels}, got {options[name]!r}.")
+        raise DataError(f"The option {name!r} takes one number or {channels}{above}, got {options[name]!r}.")
     return torch.tensor(given, dtype=torch.float32).reshape(-1, 1, 1)
 
 

@@ -1,6 +1,7 @@
 """Read a file of weights into tensors. The only file of tersor that calls `torch.load`."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from tersor.loading.references import first_line
 _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 #: Names under which training scripts nest the weights in a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model")
+
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_weights(path: str | Path, *, allow_code_execution: bool = False) -> dict[str, Tensor]:
@@ -59,11 +62,10 @@ def _read_torch(path: Path, allow_code_execution: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
-        names = _globals(path)
+        names = _globals(path) or _GLOBAL.findall(str(cause))
         if not names:
-            raise ModelError(
-                f"{path.name!r} is not a readable torch file of tensors: {first_line(cause)}"
-            ) from cause
+            # PyTorch's own message advises to load the file unsafely; ours does not.
+            raise ModelError(f"{path.name!r} is damaged, or no torch file of tensors.") from cause
         raise ModelError(
             f"{path.name!r} is a pickle that would import {', '.join(names)}, that is, run code. Save the tensors only "
             "(safetensors.torch.save_file(model.state_dict(), ...)) and pass --model file.py:build --weights ..., "
