@@ -6,7 +6,7 @@ algorithm; `build` makes a `torch.optim.Optimizer` for given parameters.
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ Parameters: TypeAlias = Iterable[Tensor] | Iterable[dict[str, Any]]
 
 
 class Recipe(Protocol):
-    """Hyperparameters of one algorithm; `lr` is the peak learning rate."""
+    """Hyperparameters of one algorithm, as a frozen dataclass; `lr` is the peak learning rate."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def lr(self) -> float:

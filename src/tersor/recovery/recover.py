@@ -14,6 +14,7 @@ from tersor.distillation.rules import Loss, loss_for
 from tersor.errors import DataError
 from tersor.loading.task import Batch, Split
 from tersor.optimizers.registry import Recipe, make_recipe
+from tersor.optimizers.situations import Decision, recovery_rule
 from tersor.recovery.blocks import reconstruct_blocks
 from tersor.recovery.cache import TeacherCache, fingerprint
 from tersor.recovery.epochs import Epochs
@@ -21,7 +22,6 @@ from tersor.recovery.hold import Holder
 from tersor.recovery.layers import Kept, refit_layers
 from tersor.recovery.loop import fit
 from tersor.recovery.norms import reestimate_norms
-from tersor.recovery.rule import Decision, simple_rule
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import Teacher, distance, evaluating, imitation, live
 from tersor.recovery.views import Augment, Views
@@ -287,7 +287,7 @@ def _teacher(situation: Situation) -> Teacher:
 
 
 def _decide(model: nn.Module, situation: Situation) -> Decision:
-    rule = simple_rule(model, min(situation.ladder.batch, len(situation.split)))
+    rule = recovery_rule(model, min(situation.ladder.batch, len(situation.split)))
     if situation.optimizer == "auto":
         return rule
     if isinstance(situation.optimizer, str):
