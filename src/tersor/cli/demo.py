@@ -85,6 +85,8 @@ def trained(
     network = NETWORKS[name]()
     images, labels = (torch.from_numpy(array) for array in samples)
     batches: Iterable[Batch] = Epochs(InMemory(images, labels), _EPOCHS, _BATCH, seed=seed)
+    chosen = choose_recipe(network, optimizer)
+    listen(Event("training", f"{name} from scratch with {chosen}"))
     settings = Settings(
         seed=seed, on_step=lambda step, steps, _: listen(Event("training", name, step, steps))
     )

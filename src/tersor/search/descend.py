@@ -31,6 +31,8 @@ def descend(run: Run, report: Report) -> None:
     parent = origin
     for index, share in enumerate(effort.shares):
         left = len(effort.shares) - index
+        if parent.macs <= share * origin.macs:
+            continue
         if run.clock.left_s <= 0:
             run.say("candidate", f"the time for candidates is up with {left} steps left")
             return

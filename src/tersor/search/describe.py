@@ -95,12 +95,19 @@ def _aim(result: "Result") -> Aim:
         model=type(task.model).__name__,
         metric=task.metric.name,
         higher_is_better=task.metric.higher_is_better,
-        limit=run.request.drop.words(task.metric.name, run.base.quality.value, task.metric.higher_is_better),
+        limit=_limit(run),
         floor=run.floor,
         target=run.request.target,
         goal=run.request.goal,
         splits=tuple(Split(name=split.name, samples=len(split), origin=origin) for split in splits),
     )
+
+
+def _limit(run: Run) -> str:
+    assert run.base.quality is not None
+    metric = run.task.metric
+    words = run.request.drop.words(metric.name, run.base.quality.value, metric.higher_is_better)
+    return words.removeprefix("limit: ")
 
 
 def _verdict(result: "Result") -> Verdict:

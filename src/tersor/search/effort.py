@@ -11,8 +11,8 @@ from tersor.loading.task import Task
 from tersor.search.clock import Clock
 
 #: Shares of the original multiply-adds that are tried, mild to bold.
-FINE = (0.7, 0.5, 0.35, 0.25, 0.17)
-COARSE = (0.55, 0.3, 0.17)
+FINE = (0.6, 0.36, 0.22, 0.13)
+COARSE = (0.5, 0.25, 0.13)
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
 _BATCH = 128

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import nn
+
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.quantize import quantize, sites
 from tersor.search.candidate import Candidate
@@ -22,16 +24,13 @@ def in_integers(run: Run, parent: Candidate, *, epochs: float = 0.0) -> Callable
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
         inputs = run.task.inputs
-        names = [name for name in sites(parent.model, inputs) if not run.request.leaves_alone(name)]
-        edits = Plan(tuple(Quantize(name) for name in names))
-        model = quantize(parent.model, inputs, calibration_inputs(run.task), plan=edits)
-        losses: tuple[float, ...] = ()
-        if epochs:
-            model, losses = restore(run, model, epochs, blank.name)
+        model = quantize(parent.model, inputs, calibration_inputs(run.task), plan=_chosen(run, parent.model))
+        edits = Plan(tuple(Quantize(name) for name in model.integers))
+        trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())
         return replace(
             blank,
             plan=parent.plan + edits,
-            model=model,
+            model=trained,
             float_model=parent.model,
             losses=losses,
             parameters=parent.parameters,
@@ -39,3 +38,11 @@ def in_integers(run: Run, parent: Candidate, *, epochs: float = 0.0) -> Callable
         )
 
     return build
+
+
+def _chosen(run: Run, model: nn.Module) -> Plan | None:
+    """Return the sites that may be rounded; None, which stands for all, saves finding them twice."""
+    if not run.request.leave:
+        return None
+    names = sites(model, run.task.inputs)
+    return Plan(tuple(Quantize(name) for name in names if not run.request.leaves_alone(name)))
