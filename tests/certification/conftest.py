@@ -93,3 +93,8 @@ def make_bench(tmp_path):
         return made[-1]
 
     return make
+
+
+@pytest.fixture
+def make_split():
+    return lambda inputs, name: Rows(inputs, None, name)

@@ -138,6 +138,19 @@ def test_other_data_have_another_hash(bench, make_bench):
     assert make_bench().seal.data_sha256 == bench.seal.data_sha256
 
 
+def test_the_order_of_the_samples_does_not_make_other_data(bench, make_bench):
+    other = make_bench()
+    other.split.inputs = other.split.inputs.flip(0)
+    assert other.seal.data_sha256 == bench.seal.data_sha256
+
+
+def test_a_part_of_the_same_data_shares_its_budget(bench):
+    bench.certify([bench.contender("c", 90, 10)])
+    half = type(bench)(bench.folder, samples=1500)
+    half.split.inputs = bench.split.inputs[300:1800]
+    assert half.certify([half.contender("c", 90, 10)]).certificate.attempt.number == 2
+
+
 def test_bounded_scores_are_certified_by_betting(bench):
     rng = np.random.default_rng(0)
     base = rng.random(2000)

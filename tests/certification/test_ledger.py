@@ -105,3 +105,19 @@ def test_a_missing_or_empty_ledger_is_said(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(CertificateError):
         Ledger(tmp_path / "empty.jsonl")
+
+
+def test_an_attempt_that_broke_off_is_charged_for_where_it_did(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl")
+    begin(ledger, 1, finalists=3)
+    assert ledger.next_attempt("d", 0.05).transcripts == 4
+
+
+def test_data_that_shares_samples_shares_the_budget(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl")
+    for name, samples in (("d", ["a", "b"]), ("part of d", ["b", "c"]), ("other", ["x"])):
+        ledger.append("hash", data_sha256=name, samples=2, smallest=samples)
+    begin(ledger, 1)
+    ledger.append("outcome", data_sha256="d", number=1, passed=0)
+    assert ledger.next_attempt("part of d", 0.05).number == 2
+    assert ledger.next_attempt("other", 0.05).number == 1

@@ -27,6 +27,7 @@ class Demand:
         margin: largest drop that is accepted, in the unit of the metric: one point of accuracy is 0.01.
         group: name of the subgroup; empty for all samples.
         members: which samples belong to the subgroup, from their targets; None for all.
+        draws: bootstrap draws, for metrics of a whole set.
 
     Raises:
         ArgumentError: if the margin is not positive, or accepts any drop that the bounds allow.
@@ -40,6 +41,7 @@ class Demand:
     margin: float
     group: str = ""
     members: Callable[[Tensor], Bool[Tensor, " samples"]] | None = None
+    draws: int = 10_000
 
     def __post_init__(self) -> None:
         positive("margin", self.margin)
@@ -107,4 +109,4 @@ class Demand:
             drawn = torch.from_numpy(index)
             return sign * (value(base[drawn], answers[drawn]) - value(candidate[drawn], answers[drawn]))
 
-        return resample(drop, len(base))
+        return resample(drop, len(base), draws=self.draws)

@@ -105,14 +105,29 @@ class Ledger:
             file.write(_line(last, stamped) + "\n")
 
     def next_attempt(self, data_sha256: str, alpha: float) -> Attempt:
-        """Return the attempt that would come next on this data, without recording it."""
-        mine = [e for e in self.entries() if e.get("data_sha256") == data_sha256]
-        begun = [e for e in mine if e["event"] == "attempt"]
-        passed = any(e["event"] == "outcome" and e["passed"] > 0 for e in mine)
-        stops = self.continuation is Continuation.UNTIL_PASS
-        transcripts = 1 if stops else math.prod((len(e["finalists"]) + 1) * e["values_shown"] for e in begun)
+        """Return the attempt that would come next on this data, without recording it.
+
+        Attempts on data that shares samples with it count as well. An attempt that broke off may have shown at which
+        finalist it did, and is charged for that.
+        """
+        entries = self.entries()
+        related = _related(entries, data_sha256)
+        begun = [e for e in entries if e["event"] == "attempt" and e["data_sha256"] in related]
+        ended = [e for e in entries if e["event"] == "outcome" and e["data_sha256"] in related]
+        transcripts = math.prod(self._answers(entry, ended) for entry in begun)
+        passed = any(entry["passed"] for entry in ended)
+        closed = passed and self.continuation is Continuation.UNTIL_PASS
         number = len(begun) + 1
-        return Attempt(number, transcripts, attempt_alpha(alpha, number, transcripts), not (stops and passed))
+        return Attempt(number, transcripts, attempt_alpha(alpha, number, transcripts), not closed)
+
+    def _answers(self, attempt: Mapping[str, Any], ended: list[dict[str, Any]]) -> int:
+        """Return how many different things an attempt could have shown to someone who goes on after it."""
+        places = len(attempt["finalists"]) + 1
+        if self.continuation is Continuation.ALWAYS:
+            return places * attempt["values_shown"]
+        key = ("data_sha256", "number")
+        came_to_an_end = any(all(end[k] == attempt[k] for k in key) for end in ended)
+        return 1 if came_to_an_end else places
 
     def same_attempt(self, question: Mapping[str, Any]) -> Attempt | None:
         """Return the earlier attempt that asked exactly this `question`; asking it again reveals nothing new."""
@@ -122,6 +137,13 @@ class Ledger:
             ):
                 return Attempt(entry["number"], entry["transcripts"], entry["alpha"])
         return None
+
+
+def _related(entries: list[dict[str, Any]], data_sha256: str) -> set[str]:
+    """Return the hashes of all data in the ledger that share a recorded sample with this data, itself included."""
+    sketches = {e["data_sha256"]: set(e["smallest"]) for e in entries if e["event"] == "hash"}
+    mine = sketches.get(data_sha256, set())
+    return {data_sha256, *(other for other, smallest in sketches.items() if smallest & mine)}
 
 
 def _line(last: str, entry: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from tersor.loading.task import Batch, Split
 from tersor.measurement.quality import evaluate, predict
 
 _HASH_BATCH = 256
+_SKETCH = 64
 
 
 class Seal:
@@ -54,15 +55,23 @@ class Seal:
 
     @property
     def data_sha256(self) -> str:
-        """Hash of all inputs and targets in their order; computing it is an access."""
+        """Hash of all inputs and labels, whatever their order; computing it is an access, and is written.
+
+        The ledger also keeps the smallest sample hashes, so that a part of the same data is recognized later.
+        """
         if not self._sha256:
-            digest = hashlib.sha256()
-            for batch in self._split.batches(_HASH_BATCH):
-                for tensor in (*flatten(batch.inputs), *(() if batch.target is None else (batch.target,))):
-                    _update(digest, tensor)
-            self._sha256 = digest.hexdigest()
-            self.ledger.append("hash", data_sha256=self._sha256, samples=len(self))
+            samples = sorted(self._sample_hashes())
+            self._sha256 = hashlib.sha256("".join(samples).encode()).hexdigest()
+            smallest = samples[:_SKETCH]
+            self.ledger.append("hash", data_sha256=self._sha256, samples=len(samples), smallest=smallest)
         return self._sha256
+
+    def _sample_hashes(self) -> Iterator[str]:
+        for batch in self._split.batches(_HASH_BATCH):
+            labels = () if batch.target is None or not self.labelled else (batch.target,)
+            arrays = [_bytes_of(tensor) for tensor in (*flatten(batch.inputs), *labels)]
+            for sample in zip(*arrays, strict=True):
+                yield hashlib.sha256(b"|".join(row.tobytes() for row in sample)).hexdigest()[:16]
 
     @contextmanager
     def opened(self, reader: str, sha256: str) -> Iterator[None]:
@@ -119,7 +128,7 @@ class Seal:
         return lambda: {metric.name: rows(metric) for metric in metrics}
 
 
-def _update(digest: "hashlib._Hash", tensor: Tensor) -> None:
+def _bytes_of(tensor: Tensor) -> np.ndarray:
+    """Return the bytes of each sample, shape (samples, bytes)."""
     content = tensor.detach().cpu().contiguous()
-    digest.update(f"{content.dtype}{tuple(content.shape)}".encode())
-    digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.reshape(len(content), -1).view(torch.uint8).numpy()
