@@ -13,6 +13,7 @@ from tersor.loading.stacking import leaves, stack
 
 X, X2, Y = torch.randn(4, 3), torch.randn(4, 2), torch.arange(4)
 IDS, MASK = torch.ones(4, 6, dtype=torch.int64), torch.ones(4, 6, dtype=torch.int64)
+BOTH = {"input_ids": IDS, "attention_mask": MASK}
 
 
 class One(nn.Module):
@@ -60,8 +61,8 @@ FORMS = {
     "dict by name": (Two, {"b": X2, "a": X, "label": Y}, {"a": X, "b": X2}, Y),
     "dict of another name": (One, {"image": X, "label": Y}, (X,), Y),
     "dict with more keys": (One, {"x": X, "index": Y, "label": Y}, {"x": X}, Y),
-    "dict and target": (Text, ({"input_ids": IDS, "attention_mask": MASK}, Y), {"input_ids": IDS, "attention_mask": MASK}, Y),
-    "hugging face": (Text, UserDict(input_ids=IDS, attention_mask=MASK, labels=Y), {"input_ids": IDS, "attention_mask": MASK}, Y),
+    "dict and target": (Text, (BOTH, Y), BOTH, Y),
+    "hugging face": (Text, UserDict(**BOTH, labels=Y), BOTH, Y),
     "label_ids": (Text, {"input_ids": IDS, "label_ids": Y}, {"input_ids": IDS}, Y),
     "dict without target": (Text, {"input_ids": IDS}, {"input_ids": IDS}, None),
     "text beside numbers": (Text, {"input_ids": IDS, "sentence": ["a"] * 4, "label": Y}, {"input_ids": IDS}, Y),

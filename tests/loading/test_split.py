@@ -53,7 +53,10 @@ def test_copies_with_different_labels_stay_together(numbers):
 @settings(max_examples=50)
 def test_each_class_is_divided_to_within_one_sample(size, classes, start):
     numbers = np.arange(start, start + size * classes)
-    parts, labels = assign(digests_of(numbers), labels_of(numbers, classes), SHARES), labels_of(numbers, classes)
+    parts, labels = (
+        assign(digests_of(numbers), labels_of(numbers, classes), SHARES),
+        labels_of(numbers, classes),
+    )
     for label in range(classes):
         counts = np.bincount(parts[labels == label], minlength=3)
         assert np.abs(counts - size * np.array(list(SHARES.values()))).max() <= 1 + 1e-9
@@ -86,7 +89,8 @@ def test_small_data_gives_more_to_certification_and_large_data_more_to_training(
 
 
 @pytest.mark.parametrize(
-    "options", [{"search": 0.6, "certification": 0.5}, {"search": 0}, {"certification": 1.0}, {"calibration": 0}]
+    "options",
+    [{"search": 0.6, "certification": 0.5}, {"search": 0}, {"certification": 1.0}, {"calibration": 0}],
 )
 def test_shares_that_cannot_be_are_refused(options):
     with pytest.raises(ArgumentError):

@@ -16,7 +16,7 @@ from tersor.loading.setting import Setting
 
 #: First and second parameter names of a metric that wants the model itself.
 _MODEL_NAMES = ("model", "net", "network", "module")
-_LOADER_NAMES = ("loader", "dataloader", "data_loader", "data", "dataset", "batches", "split")
+_LOADER_NAMES = ("data", "dataset", "batches", "split")
 
 _INFERRED = {
     "classification": "accuracy",
@@ -91,7 +91,7 @@ def metric_of(function: object) -> Metric:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     name = str(getattr(function, "__name__", type(function).__name__))
     up = getattr(function, "higher_is_better", None) is not False
-    if len(names) >= 2 and (names[0] in _MODEL_NAMES or names[1] in _LOADER_NAMES):
+    if len(names) >= 2 and (names[0] in _MODEL_NAMES or names[1] in _LOADER_NAMES or "loader" in names[1]):
         return Metric(
             name,
             _needs_model,

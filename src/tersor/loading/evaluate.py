@@ -29,9 +29,9 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.split.batches(self.size, limit=self.limit):
-            inputs = (batch.inputs,) if isinstance(batch.inputs, dict) else batch.inputs
-            parts: tuple[Any, ...] = inputs if batch.target is None else (*inputs, batch.target)
-            yield parts if len(parts) > 1 else parts[0]
+            parts: list[Any] = [batch.inputs] if isinstance(batch.inputs, dict) else list(batch.inputs)
+            parts += [] if batch.target is None else [batch.target]
+            yield tuple(parts) if len(parts) > 1 else parts[0]
 
     def __len__(self) -> int:
         samples = len(self.split) if self.limit is None else min(self.limit, len(self.split))

@@ -14,7 +14,6 @@ from torch import Tensor
 from tersor._extras import require
 from tersor.errors import DataError
 from tersor.loading.options import existing, numbers, take_options
-from tersor.loading.references import first_line
 from tersor.loading.tables import answers_of, parquet_columns, read_parquet_table
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -84,7 +83,13 @@ def _decode(encoded: Path | bytes, mode: str, size: tuple[int, int] | None, inde
 def _opened(encoded: Path | bytes, index: int) -> Any:
     """Return the loaded image, or raise a `DataError` for a damaged one and for a bomb."""
     pillow = require("PIL.Image", extra="parquet", purpose="Reading images")
-    damage = (OSError, ValueError, SyntaxError, pillow.DecompressionBombError, pillow.DecompressionBombWarning)
+    damage = (
+        OSError,
+        ValueError,
+        SyntaxError,
+        pillow.DecompressionBombError,
+        pillow.DecompressionBombWarning,
+    )
     try:
         # A file of some kilobytes that unfolds to a hundred megapixels is no training sample.
         with warnings.catch_warnings():
@@ -93,7 +98,7 @@ def _opened(encoded: Path | bytes, index: int) -> Any:
             image.load()
     except damage as cause:
         name = encoded.name if isinstance(encoded, Path) else f"image {index}"
-        raise DataError(f"{name!r} is not a readable image: {first_line(cause)}") from cause
+        raise DataError(f"{name!r} is not a readable image ({type(cause).__name__}).") from cause
     return image
 
 

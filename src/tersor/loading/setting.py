@@ -1,7 +1,7 @@
 """What kind of task this is, read from one forward pass and the targets; nothing is guessed silently."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -143,6 +143,8 @@ def infer_setting(
     shape = tuple(output.shape[1:])
     if targets is None or target is None:
         return _fidelity(shape, activation, returned)
+    # The facts' own shape is of another batch; padding may have made it shorter or longer.
+    targets = replace(targets, shape=tuple(target.shape[1:]))
     bounds = {"low": targets.low, "high": targets.high, "activation": activation}
     if targets.one_hot and shape == targets.shape:
         return Setting("classification", shape, shape[0], one_hot=True, why="one-hot targets", **bounds)
