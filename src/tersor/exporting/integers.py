@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.insert import QUANTIZERS, bias_calls, parameter_of, quantizer_calls
+from tersor.quantization.model import QuantizedModel
 from tersor.quantization.operators import OPS
-from tersor.quantization.quantize import QuantizedModel
 
 ATEN = torch.ops.aten
 
@@ -120,7 +120,9 @@ def _lower_activation(graph_module: fx.GraphModule, node: fx.Node, quantizer: Fa
     with graph.inserting_before(node):
         scale = _buffer(graph_module, f"{name}_step", step)
         origin = _buffer(graph_module, f"{name}_zero", zero.to(spec.dtype))
-        codes = graph.call_function(OPS.quantize.default, (operands(node)[0], scale, origin, spec.qmin, spec.qmax))
+        codes = graph.call_function(
+            OPS.quantize.default, (operands(node)[0], scale, origin, spec.qmin, spec.qmax)
+        )
         value = graph.call_function(OPS.dequantize.default, (codes, scale, origin, -1, 0))
     node.replace_all_uses_with(value)
     graph.erase_node(node)

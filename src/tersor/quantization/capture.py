@@ -15,6 +15,8 @@ from tersor.loading.inputs import Inputs, batch_size, flatten, map_tensors
 from tersor.quantization.operators import OPS
 
 ATEN = torch.ops.aten
+#: Key of a captured graph's `meta` with the names of its arguments, empty when they are positional.
+ARGUMENTS = "argument_names"
 
 
 def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
@@ -47,6 +49,7 @@ def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     fold_batch_norm(graph_module)
     _name_global_pools(graph_module.graph)
     graph_module.recompile()
+    graph_module.meta[ARGUMENTS] = tuple(inputs) if isinstance(inputs, dict) else ()
     return graph_module
 
 

@@ -1,10 +1,11 @@
 """What the processor multiplies, and the integer scheme that follows from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tersor._check import one_of
+from tersor.errors import ArgumentError
 from tersor.quantization.grid import QSpec
 
 
@@ -59,8 +60,8 @@ class Scheme:
     """Which tensors become integers, and on which codes.
 
     Attributes:
-        kind: `static` (ranges from calibration), `dynamic` (ranges of each tensor at run time, for linear layers)
-            or `weights` (activations stay in floating point).
+        kind: `static` (ranges from calibration), `dynamic` (ranges of each tensor at run time) or `weights`
+            (activations stay in floating point); the last two for linear layers.
         activation: codes of activations; None where they stay in floating point.
         weight: codes of weights.
         reason: why these.
@@ -73,13 +74,14 @@ class Scheme:
 
     def weight_codes(self, bits: int) -> QSpec:
         """Return the codes of a weight of `bits` bits, never wider than the kernels allow."""
+        if not self.weight.symmetric:
+            return replace(self.weight, qmax=min(self.weight.qmax, 2**bits - 1))
         reach = min(self.weight.qmax, 2 ** (bits - 1) - 1)
-        storage = 4 if bits <= 4 and self.kind == "weights" else 8
-        low = -reach if self.weight.symmetric else 0
-        return QSpec(low, reach, self.weight.axis, self.weight.block, self.weight.symmetric, False, storage)
+        return replace(self.weight, qmin=-reach, qmax=reach)
 
 
-KINDS = ("static", "dynamic")
+#: Kinds of schemes by the name that a caller uses.
+KINDS = ("static", "dynamic", "int8", "int4")
 
 
 def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
@@ -90,13 +92,13 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
 
     Args:
         processor: what `detect` found.
-        kind: `static` or `dynamic`.
+        kind: `static`, `dynamic`, or `int8` and `int4`: weights alone, with `weight_only`'s defaults.
 
     Returns:
         The scheme, with its reason.
 
     Raises:
-        ArgumentError: if `kind` is neither.
+        ArgumentError: if `kind` is none of these.
 
     Example:
         >>> scheme_for(Processor("x86", frozenset({"avx2"}))).weight.qmax
@@ -106,11 +108,12 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
 
     Source: Intel, oneDNN documentation, "Nuances of int8 computations".
     """
-    dynamic = one_of("kind", kind, KINDS) == "dynamic"
+    if one_of("scheme", kind, ("auto", *KINDS)) in ("int8", "int4"):
+        return weight_only(int(kind.removeprefix("int")))
     reach = 127 if processor.sums_exactly else 64
     weight = QSpec(-reach, reach, axis=0, symmetric=True)
-    if dynamic or processor.architecture in ("x86", "other"):
-        activation = QSpec(0, 255, dynamic=dynamic)
+    if kind == "dynamic" or processor.architecture in ("x86", "other"):
+        activation = QSpec(0, 255, dynamic=kind == "dynamic")
     else:
         activation = QSpec(-128, 127, symmetric=processor.architecture == "cuda")
     found = ", ".join(sorted(processor.features)) or "no integer features"
@@ -120,3 +123,32 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
         else "sums pairs of products in 16 bits, which saturate above 64"
     )
     return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.")
+
+
+def weight_only(bits: int = 4, *, block: int = 32, symmetric: bool = True) -> Scheme:
+    """Return the scheme that stores the weights of linear layers in `bits` bits and computes in floating point.
+
+    Args:
+        bits: 4 or 8.
+        block: neighbours along a row of the weight that share a step: 32, 64 or 128.
+        symmetric: whether zero is code 0; otherwise each block has a zero point of its own.
+
+    Returns:
+        The scheme.
+
+    Raises:
+        ArgumentError: if no runtime has such blocks.
+
+    Example:
+        >>> weight_only(4, block=64).weight.storage_bits
+        4
+    """
+    if bits not in (4, 8) or block not in (32, 64, 128):
+        raise ArgumentError(
+            f"Kernels exist for 4 and 8 bits in blocks of 32, 64 and 128; got {bits} bits, {block}."
+        )
+    low, high = (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
+    weight = QSpec(low, high, axis=1, block=block, symmetric=symmetric, storage_bits=bits)
+    return Scheme(
+        "weights", None, weight, f"Weights alone in {bits} bits: memory traffic bounds small batches."
+    )

@@ -64,6 +64,17 @@ ONNXRUNTIME_CPU = Placement(
     activations=frozenset({ATEN.relu.default, ATEN.hardtanh.default, ATEN.relu6.default}),
 )  # fmt: skip
 
+#: Layers whose ranges are taken at run time, or whose weights alone are integers: matrix products.
+_LINEAR_ONLY = Placement(frozenset(), frozenset({ATEN.linear.default}), frozenset(), frozenset(), frozenset())
+#: The profile of each kind of scheme.
+PLACEMENTS = {
+    "static": ONNXRUNTIME_CPU,
+    "dynamic": _LINEAR_ONLY,
+    "weights": _LINEAR_ONLY,
+}
+#: Every layer that some scheme quantizes.
+EVERY_LAYER = ONNXRUNTIME_CPU
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -111,15 +122,15 @@ def is_real(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def candidates(graph: fx.Graph, placement: Placement) -> dict[fx.Node, str]:
-    """Return the kernels that have integer kernels for a weight of their own, by site name."""
-    return {
-        node: site_of(node)
-        for node in graph.nodes
-        if node.target in placement.weighted
-        and isinstance(operands(node)[1], fx.Node)
-        and operands(node)[1].op == "get_attr"
-    }
+def candidates(graph: fx.Graph, placement: Placement, *, closed: bool = False) -> dict[fx.Node, str]:
+    """Return the kernels of `placement` that have a weight of their own, by site name; closed ones only if asked."""
+    kernels = placement.closed if closed else placement.weighted
+    return {node: site_of(node) for node in graph.nodes if node.target in kernels and _owns_weight(node)}
+
+
+def _owns_weight(node: fx.Node) -> bool:
+    weight = operands(node)[1]
+    return isinstance(weight, fx.Node) and weight.op == "get_attr"
 
 
 def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) -> Layout:

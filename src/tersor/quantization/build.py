@@ -1,0 +1,96 @@
+"""Quantize a captured graph by one recipe."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, fx
+
+from tersor.errors import ArgumentError, PlanError
+from tersor.loading.inputs import Inputs
+from tersor.planning.plan import Plan, Quantize
+from tersor.quantization.algorithms.registry import Refinement, refinements_of, rescalings_of
+from tersor.quantization.calibrate import set_activation_grids, set_weight_grids
+from tersor.quantization.hardware import Scheme
+from tersor.quantization.insert import insert
+from tersor.quantization.layers import Layer
+from tersor.quantization.march import march
+from tersor.quantization.model import QuantizedModel
+from tersor.quantization.placement import EVERY_LAYER, PLACEMENTS, Layout, candidates, lay_out
+from tersor.quantization.ranges.registry import range_rule
+from tersor.quantization.recipe import Recipe
+
+
+def build(
+    graph_module: fx.GraphModule, batches: Sequence[Inputs], scheme: Scheme, plan: Plan | None, recipe: Recipe
+) -> QuantizedModel:
+    """Quantize a captured graph by one recipe; `graph_module` is not changed."""
+    rule = range_rule(recipe.ranges)
+    quantized = copy.deepcopy(graph_module)
+    edits = _edits(quantized.graph, plan)
+    for rescale in rescalings_of(recipe):
+        rescale(quantized, batches, scheme.weight)
+    reference = copy.deepcopy(quantized)
+    layout = lay_out(quantized.graph, PLACEMENTS[scheme.kind], _floats(quantized.graph, edits, scheme))
+    if not layout.weighted:
+        raise ArgumentError(
+            f"No site of the model can run in integers: {'; '.join(set(layout.floats.values()))}."
+        )
+    codes = {site: scheme.weight_codes(edits[site].weight_bits) for site in layout.weighted.values()}
+    insert(quantized, layout, activation=scheme.activation, weights=codes)
+    set_weight_grids(quantized, rule)
+    set_activation_grids(quantized, batches, rule)
+    refine(quantized, reference, batches, refinements_of(recipe))
+    return _as_model(quantized, scheme, recipe, layout)
+
+
+def refine(
+    quantized: fx.GraphModule,
+    reference: fx.GraphModule,
+    batches: Sequence[Inputs],
+    refinements: Sequence[Refinement],
+) -> None:
+    """Apply `refinements` to each layer in the order of execution; each sees what was done before it."""
+
+    def visit(layer: Layer, x: Tensor, y: Tensor) -> None:
+        for refinement in refinements:
+            refinement(layer, quantized, x, y)
+
+    if refinements:
+        march(quantized, reference, batches, visit)
+
+
+def _as_model(graph_module: fx.GraphModule, scheme: Scheme, recipe: Recipe, layout: Layout) -> QuantizedModel:
+    integers = tuple(dict.fromkeys(layout.weighted.values()))
+    return QuantizedModel(graph_module, scheme, recipe, integers=integers, floats=layout.floats).eval()
+
+
+def names_of(graph: fx.Graph) -> tuple[str, ...]:
+    """Return the sites of a graph in the order of execution."""
+    return tuple(dict.fromkeys(candidates(graph, EVERY_LAYER).values()))
+
+
+def _edits(graph: fx.Graph, plan: Plan | None) -> dict[str, Quantize]:
+    names = names_of(graph)
+    if not names:
+        raise ArgumentError(
+            "No convolution or linear layer with a weight of its own: there is nothing to quantize."
+        )
+    if plan is None:
+        return {name: Quantize(name) for name in names}
+    edits = {edit.site: edit for edit in plan.of(Quantize)}
+    if unknown := sorted(set(edits) - set(names)):
+        raise PlanError(
+            f"The model has no site {unknown[0]!r}. `sites` gives them: {', '.join(names[:8])}, ..."
+        )
+    if not edits:
+        raise PlanError(
+            "The plan has no Quantize edit, so nothing would change. Pass plan=None to quantize every site."
+        )
+    return edits
+
+
+def _floats(graph: fx.Graph, edits: Mapping[str, Quantize], scheme: Scheme) -> dict[str, str]:
+    possible = set(candidates(graph, PLACEMENTS[scheme.kind]).values())
+    floats = {name: "the plan leaves it in floating point" for name in names_of(graph) if name not in edits}
+    reason = f"{scheme.kind} integers have no fast kernel for it"
+    return floats | {name: reason for name in edits if name not in possible}
