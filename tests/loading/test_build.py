@@ -160,7 +160,7 @@ KINDS = {
     "regression": (net(1), (X, X.sum(1)), "regression", "mse"),
     "whole-number regression": (net(1), (X, Y), "regression", "mse"),
     "many values": (net(4), (X, X[:, :4]), "regression", "mse"),
-    "segmentation": (Segmenter(3), (PIXELS, (PIXELS[:, 0] > 0).long() + (PIXELS[:, 0] > 1).long()), "segmentation", "accuracy"),
+    "segmentation": (Segmenter(3), (PIXELS, PIXELS[:, 0].clamp(0, 2).long()), "segmentation", "accuracy"),
     "masks": (Segmenter(1), (PIXELS, (PIXELS > 0).float()), "segmentation", "accuracy"),
     "tokens": (Tagger(), {"input_ids": T, "labels": T % 4}, "tokens", "accuracy"),
     "language": (Tagger(classes=20), {"input_ids": T, "labels": T}, "language", "accuracy"),
@@ -412,7 +412,7 @@ WRONG = {
     "infinite target": (lambda: net(1), (X, np.where(Y == 0, np.inf, 1.0)), {}, DataError, "'target', first"),
     "empty": (net, (X[:0], Y[:0]), {}, DataError, "empty"),
     "one sample": (net, (X[:1], Y[:1]), {}, DataError, "would be empty"),
-    "empty explicit split": (net, {"train": (X, Y), "test": (X[:0], Y[:0])}, {}, DataError, "certification data is"),
+    "empty explicit split": (net, {"train": (X, Y), "test": (X[:0], Y[:0])}, {}, DataError, "empty"),
     "only calibration": (net, {"calibration": (X, Y)}, {}, DataError, "nothing to search or certify"),
     "target of another shape": (net, (X, X[:, :2]), {}, DataError, r"shape \[2\].*of shape \[3\]"),
     "unknown metric": (net, (X, Y), {"metric": "acuracy"}, ArgumentError, "Did you mean 'accuracy'"),
@@ -421,7 +421,7 @@ WRONG = {
     "metric reference": (net, (X, Y), {"metric": "no_module:f"}, ArgumentError, "does not import"),
     "unknown loss": (net, (X, Y), {"loss": "crossentropy"}, ArgumentError, "Did you mean 'cross_entropy'"),
     "loss that fails": (net, (X, Y), {"loss": nn.BCELoss()}, ArgumentError, "The loss 'given' failed"),
-    "unknown target": (net, {"input": X, "label": Y}, {"target": "species"}, DataError, "'species' is not in the batch"),
+    "unknown target": (net, {"input": X, "label": Y}, {"target": "kind"}, DataError, "'kind' is not in the batch"),
 }  # fmt: skip
 
 

@@ -105,14 +105,12 @@ class StreamPart:
 
     def _samples(self) -> "Iterator[tuple[Any, int]]":
         """Yield each sample of this split with its number (its fingerprint, so that order does not matter)."""
-        single = not self.source.batched
-        for raw in self.source.raw():
-            batch = self.source.collate([raw]) if single else raw
+        for samples, batch in self.source.groups():
             inputs, target = self.binding.bind(batch)
             digests = fingerprints(inputs)
             for row in np.flatnonzero(_among(digests, self.members)):
                 number = int(digests[row] >> np.uint64(1))
-                yield (raw if single else _row(inputs, target, int(row))), number
+                yield (samples[row] if samples else _row(inputs, target, int(row))), number
 
     def _batch(self, chunk: list[tuple[Any, int]]) -> Batch:
         ids = tuple(number for _, number in chunk)

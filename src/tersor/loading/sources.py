@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -138,10 +139,24 @@ class Stream:
         """Yield batches whose samples' content does not depend on their neighbours.
 
         Raises:
-            DataError: if the user's iterator fails.
+            DataError: if the user's iterator or collate function fails.
+        """
+        yield from (batch for _, batch in self.groups())
+
+    def groups(self) -> Iterator[tuple[list[Any], Any]]:
+        """Yield the samples as they come, with the batch that they make; no samples where batches come.
+
+        Raises:
+            DataError: if the user's iterator or collate function fails.
         """
         raw = self.raw()
-        yield from raw if self.batched else (_collated(self.collate, [sample]) for sample in raw)
+        if self.batched:
+            yield from (([], batch) for batch in raw)
+        else:
+            # Our own stacking refuses samples of different shapes; another collate may pad them to their neighbours.
+            together = 64 if self.collate is stack else 1
+            while samples := list(islice(raw, together)):
+                yield samples, _collated(self.collate, samples)
 
     def raw(self) -> Iterator[Any]:
         """Yield what one walk gives: batches if `batched`, else samples.
