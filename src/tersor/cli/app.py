@@ -9,9 +9,15 @@ from tersor.errors import ArgumentError, TersorError
 
 #: Command -> the module and function that carry it out, and one line about it.
 COMMANDS = {
-    "demo": ("tersor.cli.demo:demo", "Train a small network on bundled data, then make it faster and certify it."),
+    "demo": (
+        "tersor.cli.demo:demo",
+        "Train a small network on bundled data, then make it faster and certify it.",
+    ),
     "check": ("tersor.cli.check:check", "Show how model and data go together, in seconds, without a search."),
-    "optimize": ("tersor.cli.optimize:optimize", "Find the fastest or smallest model that holds the accuracy."),
+    "optimize": (
+        "tersor.cli.optimize:optimize",
+        "Find the fastest or smallest model that holds the accuracy.",
+    ),
     "bench": ("tersor.cli.bench:bench", "Race the free baselines: runtimes, threads, graph optimization."),
     "verify": ("tersor.cli.verify:verify", "Recompute the certificate of an output folder."),
 }

@@ -8,7 +8,13 @@ _NO_MODEL = ModelFlags()
 
 
 def check(
-    model: str, /, *, data: str, max_drop: str = "1%", metric: str | None = None, loading: ModelFlags = _NO_MODEL
+    model: str,
+    /,
+    *,
+    data: str,
+    max_drop: str = "1%",
+    metric: str | None = None,
+    loading: ModelFlags = _NO_MODEL,
 ) -> int:
     """Show how a batch is bound to MODEL, the splits, the metric, and what can be pruned and certified.
 

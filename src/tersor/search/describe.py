@@ -3,13 +3,12 @@
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from tersor._version import __version__
-from tersor.certification.machine import this_machine
+from tersor.measurement.machine import this_machine
 from tersor.measurement.result import Comparison, Measurement
 from tersor.planning.plan import Cut, Quantize
 from tersor.reporting.record import (
@@ -33,7 +32,6 @@ from tersor.search.run import Baseline, Run
 if TYPE_CHECKING:
     from tersor.search.result import Result
 
-_PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
 #: Points of a training curve that a picture can show.
 _POINTS = 200
@@ -293,20 +291,17 @@ def _conditions(run: Run) -> str:
 
 
 def _machine(run: Run) -> dict[str, str]:
-    machine = this_machine(run.request.target)
+    machine = this_machine()
     return {
         "processor": machine.processor,
         "features": " ".join(machine.features),
-        "system": platform.platform(terse=True),
-        "threads": str(run.request.threads),
+        "cores": str(machine.cores),
+        "memory": f"{machine.memory_bytes / 2**30:.1f} GiB",
+        "load": f"{machine.load:.1f}",
+        "system": machine.system,
+        "threads used": str(run.request.threads),
     }
 
 
 def _versions() -> dict[str, str]:
-    found = {"tersor": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"tersor": __version__, "python": platform.python_version(), **this_machine().versions}

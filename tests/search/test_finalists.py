@@ -1,0 +1,112 @@
+"""Which candidates are tested on the sealed data, on made-up qualities and times."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tersor.loading.metric import Metric
+from tersor.measurement.quality import Quality
+from tersor.measurement.result import Comparison, Measurement, verdict_of
+from tersor.planning.plan import Plan
+from tersor.search.candidate import Candidate
+from tersor.search.finalists import better, choose_finalists, safety
+from tersor.search.outcome import Fate
+
+ACCURACY = Metric("accuracy", lambda o, t: float((o == t).float().mean()))
+
+
+def quality(correct, count=1000):
+    scores = torch.cat([torch.ones(correct), torch.zeros(count - correct)])
+    return Quality(correct / count, scores, tuple(range(count)), count)
+
+
+def timed(ratio, spread=0.01):
+    def measured(seconds):
+        return Measurement(seconds, seconds, seconds, 1 / seconds, 10_000, 0.1, 100, 1, 1, "onnxruntime", 100)
+
+    low, high = ratio * (1 - spread), ratio * (1 + spread)
+    return Comparison(
+        ratio=ratio,
+        low=low,
+        high=high,
+        blocks=20,
+        dropped=0,
+        launches=3,
+        base=measured(1.0),
+        candidate=measured(1 / ratio),
+        verdict=verdict_of(low, high),
+        contention=0.0,
+    )
+
+
+def candidate(name, correct, ratio, macs=100, spread=0.01):
+    return Candidate(name, Plan(), quality=quality(correct), speed=timed(ratio, spread), macs=macs)
+
+
+@pytest.fixture
+def run():
+    return SimpleNamespace(
+        base=Candidate("original", Plan(), quality=quality(950), macs=1000),
+        margin=0.02,
+        task=SimpleNamespace(metric=ACCURACY),
+        request=SimpleNamespace(goal="latency"),
+        drop=lambda c: 0.95 - c.quality.value,
+    )
+
+
+def test_finalists_go_from_the_safest_to_the_boldest_and_each_is_faster(run):
+    made = [candidate("bold", 940, 3.0), candidate("mild", 950, 1.5), candidate("middle", 945, 2.0)]
+    finalists, others = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["mild", "middle", "bold"]
+    assert others == []
+
+
+def test_a_candidate_outside_the_limit_is_missed(run):
+    finalists, (missed,) = choose_finalists(run, [candidate("far", 900, 9.0)])
+    assert finalists == []
+    assert missed.fate is Fate.MISSED
+    assert "0.0500" in missed.reason
+
+
+def test_a_candidate_whose_interval_holds_one_is_not_better(run):
+    _, (same,) = choose_finalists(run, [candidate("same", 950, 1.005)])
+    assert same.fate is Fate.NOT_BETTER
+
+
+def test_a_slower_and_less_safe_candidate_is_dominated(run):
+    finalists, (worse,) = choose_finalists(run, [candidate("good", 950, 3.0), candidate("worse", 940, 2.0)])
+    assert [c.name for c in finalists] == ["good"]
+    assert worse.fate is Fate.DOMINATED
+
+
+def test_work_decides_where_times_do_not(run):
+    noisy = [
+        candidate("light", 945, 2.0, macs=50, spread=0.3),
+        candidate("heavy", 945, 2.1, macs=90, spread=0.3),
+    ]
+    assert better(run, noisy[0], noisy[1])
+    assert not better(run, noisy[1], noisy[0])
+    finalists, _ = choose_finalists(run, noisy)
+    assert finalists[-1].name == "light"
+
+
+@given(st.lists(st.tuples(st.integers(930, 960), st.floats(0.5, 9.0), st.integers(1, 100)), max_size=20))
+def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
+    run = SimpleNamespace(
+        base=Candidate("original", Plan(), quality=quality(950), macs=1000),
+        margin=0.02,
+        task=SimpleNamespace(metric=ACCURACY),
+        request=SimpleNamespace(goal="latency"),
+        drop=lambda c: 0.95 - c.quality.value,
+    )
+    made = [candidate(str(i), correct, ratio, macs) for i, (correct, ratio, macs) in enumerate(rows)]
+    finalists, others = choose_finalists(run, made)
+    assert len(finalists) <= 8
+    assert sorted(c.name for c in (*finalists, *others)) == sorted(c.name for c in made)
+    levels = [safety(run, c) for c in finalists]
+    assert levels == sorted(levels, reverse=True)
+    assert all(better(run, later, earlier) for earlier, later in pairwise(finalists))
