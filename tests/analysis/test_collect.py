@@ -128,16 +128,23 @@ def test_tied_members_count_once():
     assert part.gram is not None
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "message"),
-    [
-        ({"fields": {"gradient"}}, ArgumentError, "`fields` must be one of"),
-        ({"fields": {"saliency"}}, ArgumentError, "pass `loss`"),
-    ],
-)
-def test_bad_requests_are_refused(model, batch, options, kind, message):
-    with pytest.raises(kind, match=message):
-        collect(model, residual_groups(), [batch], **options)
+def test_an_unknown_field_is_refused(model, batch):
+    with pytest.raises(ArgumentError, match="`fields` must be one of"):
+        collect(model, residual_groups(), [batch], fields={"gradient"})
+
+
+def test_without_a_loss_squared_effects_are_squared_changes_of_the_outputs(model, batch):
+    """E over random directions v of (v^T J w)^2 is |J w|^2; J w from central differences."""
+    unlabelled = [Batch(batch.inputs, None, batch.ids)] * 400
+    part = collect(model, residual_groups(), unlabelled, fields={"saliency"})["conv2"].of("reads")[0]
+    unit, h, outputs = 1, 1e-5, []
+    for scale in (1 + h, 1 - h):
+        moved = copy.deepcopy(model)
+        moved.fc.weight.data[:, unit] *= scale
+        outputs.append(moved(*batch.inputs).detach())
+    expected = ((outputs[0] - outputs[1]) / (2 * h)).square().sum(1).mean()
+    measured = part.saliency[:, unit].square().mean()
+    assert abs(measured / expected - 1) < 0.25
 
 
 def test_missing_data_is_refused(model, batch):

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from tersor._check import one_of
 from tersor.analysis.evidence import FIELDS, Evidence, Part
 from tersor.analysis.layout import Layout, layouts, signature
 from tersor.analysis.uses import Operation, first_names, stored, tensors, use_of, uses, watch
-from tersor.errors import ArgumentError, DataError
+from tersor.errors import DataError
 from tersor.graph.groups import Group
 from tersor.loading.inputs import Inputs, batch_size, call, main_output, map_tensors
 from tersor.loading.task import Batch
@@ -43,11 +42,12 @@ def collect(
         batches: calibration data. Without fields only the first batch is used, to see which operations
             use which parameter.
         fields: a subset of `FIELDS`; criteria name theirs in `needs`.
-        loss: scalar loss of (main output, target), for the gradient fields.
+        loss: scalar loss of (main output, target), for the gradient fields. Without one they are taken of
+            `probe`, which needs no labels: effects are then changes of the outputs, not of a loss.
 
     Raises:
-        ArgumentError: if a field is unknown, or a gradient field is asked for without a loss.
-        DataError: if there is no batch, or a gradient field is asked for without targets.
+        ArgumentError: if a field is unknown.
+        DataError: if there is no batch, or `loss` is given and a batch has no target.
 
     Example:
         >>> from tersor.graph.groups import Group, Member
@@ -78,7 +78,7 @@ def collect(
     }
     if wanted & _INPUT_FIELDS:
         _add_inputs(copied, found, parts, batches, "gram" in wanted)
-    if wanted & _GRADIENT_FIELDS and loss is not None:
+    if wanted & _GRADIENT_FIELDS:
         _add_gradients(copied, found, parts, batches, loss)
     sizes = {group.name: group.size for group in groups}
     return {name: Evidence(name, sizes[name], tuple(parts[name]), wanted, kinds[name]) for name in found}
@@ -87,14 +87,20 @@ def collect(
 def _check(wanted: frozenset[str], batches: Sequence[Batch], loss: Loss | None) -> None:
     if not batches:
         raise DataError("There is no calibration batch. Pass at least one, with labels for gradient fields.")
-    if not wanted & _GRADIENT_FIELDS:
-        return
-    if loss is None:
-        raise ArgumentError(f"{sorted(wanted)} needs gradients: pass `loss`, a scalar of (output, target).")
-    if any(batch.target is None for batch in batches):
+    if loss is not None and wanted & _GRADIENT_FIELDS and any(batch.target is None for batch in batches):
         raise DataError(
-            "Gradients need targets, and a calibration batch has none. Use a criterion without gradients."
+            "This loss needs targets, and a calibration batch has none. Leave `loss` out to do without."
         )
+
+
+def probe(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    r"""Return the outputs along a random direction, $v^T f(x)$ with $v \sim N(0, I)$.
+
+    Its squared first-order effects are in expectation the squared change of the outputs,
+    $E_v (v^T J w)^2 = \|J w\|^2$, so that second-order criteria measure fidelity without labels.
+    """
+    direction = torch.randn(outputs.shape, generator=generator, dtype=torch.float32)
+    return (outputs * direction.to(outputs)).sum()
 
 
 def _add_inputs(
@@ -152,7 +158,7 @@ def _add_gradients(
     found: Mapping[str, Sequence[Layout]],
     parts: Mapping[str, list[Part]],
     batches: Sequence[Batch],
-    loss: Loss,
+    loss: Loss | None,
 ) -> None:
     leaves = {name: tensor for name, tensor in stored(model).values() if tensor.requires_grad}
     places = [
@@ -179,12 +185,14 @@ def _is_read(members: Sequence[Layout]) -> bool:
 
 
 def _sample_gradients(
-    model: nn.Module, leaves: Mapping[str, Tensor], batches: Sequence[Batch], loss: Loss
+    model: nn.Module, leaves: Mapping[str, Tensor], batches: Sequence[Batch], loss: Loss | None
 ) -> Iterator[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
     for batch in batches:
         for sample in range(batch_size(batch.inputs)):
             inputs, target = _one(batch, slice(sample, sample + 1))
-            value = loss(main_output(call(model, inputs)), target)
+            output = main_output(call(model, inputs))
+            value = probe(output, generator) if loss is None or target is None else loss(output, target)
             grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             yield {
                 name: torch.zeros_like(tensor) if grad is None else grad
@@ -192,6 +200,6 @@ def _sample_gradients(
             }
 
 
-def _one(batch: Batch, sample: slice) -> tuple[Inputs, Tensor]:
+def _one(batch: Batch, sample: slice) -> tuple[Inputs, Tensor | None]:
     inputs = map_tensors(lambda tensor: tensor[sample], batch.inputs)
-    return inputs, cast(Tensor, batch.target)[sample]
+    return inputs, None if batch.target is None else batch.target[sample]

@@ -110,8 +110,9 @@ def prune_to_budget(
 
     Greedy: each step cuts the few units with the least $\sum_u s_u / \Delta c$, where
     $\Delta c$ is what the cost falls by at the counts reached so far, until the budget
-    holds. With scores in units of the loss this is the Lagrangian rule for
-    $\min \sum s$ subject to the budget.
+    holds. With scores in one unit for all groups (`Fisher`, `Taylor`) this is the Lagrangian rule for
+    $\min \sum s$ subject to the budget. Scores that only compare units of one group (`Magnitude`, `Lamp`
+    and others) want `per_cost=False`.
 
     Args:
         scores: score of each unit of each group, comparable between groups.
