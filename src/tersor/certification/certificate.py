@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, 
 
 from tersor.certification.evidence.outcomes import Evidence
 from tersor.certification.ledger import Attempt
-from tersor.certification.machine import Machine
+from tersor.certification.platform import Platform
 from tersor.errors import CertificateError
 
 #: Version of the layout of `certificate.json`; it grows when a field changes its meaning or goes.
@@ -158,7 +158,7 @@ class Certificate:
     artefact_sha256: str
     data_sha256: str
     setting: Setting
-    machine: Machine
+    machine: Platform
     evidence: Evidence | None = None
     bound: float | None = None
     also: tuple[Part, ...] = ()

@@ -14,7 +14,7 @@ from tersor.certification.evidence.bound import upper_bound
 from tersor.certification.evidence.outcomes import Outcomes
 from tersor.certification.evidence.registry import TESTS, fitting_test, smallest_p, values_shown
 from tersor.certification.ledger import Attempt
-from tersor.certification.machine import Machine, this_machine
+from tersor.certification.platform import Platform, this_platform
 from tersor.certification.seal import Seal
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.metric import Metric
@@ -132,7 +132,7 @@ def certify_all(
     _check_request(finalists, demands, confidence)
     setting = setting or Setting()
     case = _Case(
-        base, tuple(finalists), seal, tuple(demands), confidence, setting, this_machine(setting.runtime)
+        base, tuple(finalists), seal, tuple(demands), confidence, setting, this_platform(setting.runtime)
     )
     attempt, is_new = case.attempt()
     certificates = case.blank(attempt)
@@ -154,7 +154,7 @@ class _Case:
     demands: tuple[Demand, ...]
     confidence: float
     setting: Setting
-    machine: Machine
+    machine: Platform
 
     @property
     def question(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tersor.certification.certificate import Certificate, Part
 from tersor.certification.evidence.outcomes import Outcomes, Pairs
 from tersor.certification.evidence.registry import TESTS
 from tersor.certification.ledger import attempt_alpha, read_ledger
-from tersor.certification.machine import this_machine
+from tersor.certification.platform import this_platform
 from tersor.certification.store import CERTIFICATE, LEDGER, OUTCOMES, hash_in, load_outcomes
 from tersor.errors import CertificateError
 
@@ -83,7 +83,7 @@ def verify(folder: str | Path, *, scores: np.ndarray | None = None) -> Verificat
         return Verification(Verdict.BROKEN, (str(error),), certificate)
     if not certificate.holds:
         return Verification(Verdict.NO_CLAIM, (certificate.decision.value,), certificate)
-    return _on_this_machine(folder, certificate, scores)
+    return _on_this_platform(folder, certificate, scores)
 
 
 def _check_ledger(folder: Path, certificate: Certificate) -> None:
@@ -159,8 +159,8 @@ _CHECKS: tuple[Callable[[Path, Certificate], None], ...] = (
 )
 
 
-def _on_this_machine(folder: Path, certificate: Certificate, scores: np.ndarray | None) -> Verification:
-    differences = certificate.machine.differences(this_machine(certificate.setting.runtime))
+def _on_this_platform(folder: Path, certificate: Certificate, scores: np.ndarray | None) -> Verification:
+    differences = certificate.machine.differences(this_platform(certificate.setting.runtime))
     if scores is None:
         verdict = Verdict.OTHER_MACHINE if differences else Verdict.VERIFIED
         return Verification(verdict, differences, certificate)

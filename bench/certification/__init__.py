@@ -1,0 +1,1 @@
+"""What a certificate is worth: exact size and power by enumeration, and whole searches by simulation."""
