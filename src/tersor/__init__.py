@@ -9,14 +9,74 @@ from typing import TYPE_CHECKING
 from tersor._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from tersor.analysis.facts import Facts as Facts
+    from tersor.analysis.facts import facts as facts
+    from tersor.certification.certificate import Certificate as Certificate
+    from tersor.certification.certify import certify as certify
+    from tersor.certification.verify import verify as verify
+    from tersor.exporting.export import export as export
+    from tersor.exporting.export import open_artefact as open_artefact
+    from tersor.graph.groups import Group as Group
+    from tersor.graph.prove import prove as prove
+    from tersor.graph.structure import Graph as Graph
+    from tersor.graph.table import groups as groups
+    from tersor.graph.trace import trace as trace
+    from tersor.loading.build import build_task as build_task
+    from tersor.loading.model import load_model as load_model
+    from tersor.loading.task import Task as Task
+    from tersor.measurement.measure import compare as compare
+    from tersor.measurement.measure import measure as measure
+    from tersor.measurement.race import race as race
+    from tersor.planning.plan import Cut as Cut
+    from tersor.planning.plan import Drop as Drop
+    from tersor.planning.plan import Factorize as Factorize
+    from tersor.planning.plan import Mask as Mask
+    from tersor.planning.plan import Plan as Plan
+    from tersor.planning.plan import Quantize as Quantize
+    from tersor.quantization.quantize import quantize as quantize
+    from tersor.recovery.loop import train as train
+    from tersor.recovery.recover import recover as recover
+    from tersor.search.candidate import Candidate as Candidate
     from tersor.search.optimize import optimize as optimize
+    from tersor.search.outcome import Outcome as Outcome
+    from tersor.search.result import Result as Result
+    from tersor.search.verbs import distill as distill
+    from tersor.search.verbs import factorize as factorize
+    from tersor.search.verbs import prune as prune
+    from tersor.surgery.apply import apply as apply
+    from tersor.surgery.store import load as load
+    from tersor.surgery.store import save as save
 
-#: Public name -> module that defines it.
-_HOME = {
-    "optimize": "tersor.search.optimize",
+#: Module -> the public names that it defines.
+_HOMES = {
+    "tersor.search.optimize": ("optimize",),
+    "tersor.search.verbs": ("prune", "factorize", "distill"),
+    "tersor.search.candidate": ("Candidate",),
+    "tersor.search.outcome": ("Outcome",),
+    "tersor.search.result": ("Result",),
+    "tersor.graph.trace": ("trace",),
+    "tersor.graph.table": ("groups",),
+    "tersor.graph.prove": ("prove",),
+    "tersor.graph.structure": ("Graph",),
+    "tersor.graph.groups": ("Group",),
+    "tersor.loading.build": ("build_task",),
+    "tersor.loading.model": ("load_model",),
+    "tersor.loading.task": ("Task",),
+    "tersor.analysis.facts": ("Facts", "facts"),
+    "tersor.planning.plan": ("Plan", "Cut", "Quantize", "Factorize", "Drop", "Mask"),
+    "tersor.surgery.apply": ("apply",),
+    "tersor.surgery.store": ("save", "load"),
+    "tersor.quantization.quantize": ("quantize",),
+    "tersor.recovery.recover": ("recover",),
+    "tersor.recovery.loop": ("train",),
+    "tersor.exporting.export": ("export", "open_artefact"),
+    "tersor.measurement.measure": ("measure", "compare"),
+    "tersor.measurement.race": ("race",),
+    "tersor.certification.certificate": ("Certificate",),
+    "tersor.certification.certify": ("certify",),
+    "tersor.certification.verify": ("verify",),
 }
-
-__all__ = ["__version__", *_HOME]
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
@@ -26,4 +86,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_HOME])
