@@ -7,6 +7,8 @@ import inspect
 import sys
 from pathlib import Path
 
+import pytest
+
 import tersor
 from tersor.cli.app import COMMANDS, build_app
 
@@ -51,13 +53,8 @@ def test_every_public_function_and_class_is_documented():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    assert "nothing" not in dir(tersor)
-    try:
-        tersor.nothing  # noqa: B018  the access is the test
-    except AttributeError as error:
-        assert "nothing" in str(error)
-    else:
-        raise AssertionError("no error")
+    with pytest.raises(AttributeError, match="nothing"):
+        tersor.nothing  # noqa: B018  # the access is the test
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 
-def verify(folder: Path) -> int:
+def verify(folder: Path, /) -> int:
     """Recompute the certificate in FOLDER from its stored outcomes and hash the files it names.
 
     Exit status: 0 it holds, 1 it does not, or it was made on another kind of machine.
