@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tersor._check import one_of
 from tersor.analysis.evidence import FIELDS, Evidence, Part
 from tersor.analysis.layout import Layout, layouts, signature
-from tersor.analysis.uses import Operation, first_names, stored, tensors, use_of, uses, watch
+from tersor.analysis.uses import Operation, first_names, on_device_of, stored, tensors, use_of, uses, watch
 from tersor.errors import DataError
 from tersor.graph.groups import Group
 from tersor.loading.inputs import Inputs, batch_size, call, main_output, map_tensors
@@ -120,7 +120,7 @@ def _add_inputs(
 
 def _with_inputs(part: Part, layout: Layout, total: Tensor, gram: bool) -> Part:
     diagonal = total.diagonal() if gram else total
-    moment = diagonal[layout.order].reshape(layout.size, layout.width)
+    moment = diagonal[layout.order.to(diagonal.device)].reshape(layout.size, layout.width)
     return replace(part, moment=moment, gram=layout.features(total) if gram else None)
 
 
@@ -168,7 +168,9 @@ def _add_gradients(
         if layout.parameter in leaves and (layout.role == "reads" or not _is_read(members))
     ]
     effects: list[list[Tensor]] = [[] for _ in places]
-    squares: list[Tensor] = [torch.zeros(layout.size) for _, _, layout in places]
+    squares: list[Tensor] = [
+        torch.zeros(layout.size, device=leaves[layout.parameter].device) for _, _, layout in places
+    ]
     for gradients in _sample_gradients(model, leaves, batches, loss):
         for index, (_, _, layout) in enumerate(places):
             products = layout.rows(leaves[layout.parameter].detach() * gradients[layout.parameter])
@@ -191,8 +193,12 @@ def _sample_gradients(
     for batch in batches:
         for sample in range(batch_size(batch.inputs)):
             inputs, target = _one(batch, slice(sample, sample + 1))
-            output = main_output(call(model, inputs))
-            value = probe(output, generator) if loss is None or target is None else loss(output, target)
+            output = main_output(call(model, on_device_of(model, inputs)))
+            value = (
+                probe(output, generator)
+                if loss is None or target is None
+                else loss(output, target.to(output.device))
+            )
             grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             yield {
                 name: torch.zeros_like(tensor) if grad is None else grad

@@ -42,12 +42,13 @@ class Layout:
     def rows(self, tensor: Tensor) -> Float[Tensor, "units entries"]:
         """Return `tensor`, shaped like the member's, as one row of entries per unit, in float32 at least."""
         leading = math.prod(tensor.shape[axis] for axis in self.axes[: self.leading])
-        matrix = tensor.detach().permute(self.axes).reshape(leading, -1)[self.order]
+        matrix = tensor.detach().permute(self.axes).reshape(leading, -1)[self.order.to(tensor.device)]
         return matrix.reshape(self.size, -1).to(torch.promote_types(tensor.dtype, torch.float32))
 
     def features(self, matrix: Float[Tensor, "all all"]) -> Float[Tensor, "features features"]:
         """Return the rows and columns of a matrix of all features that belong to a unit, sorted by unit."""
-        return matrix[self.order][:, self.order]
+        order = self.order.to(matrix.device)
+        return matrix[order][:, order]
 
     def part(self, tensor: Tensor) -> Part:
         """Return the member as a `Part` without any field."""

@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tersor.loading.inputs import Inputs, call
+from tersor.loading.inputs import Inputs, call, device_of, map_tensors
 
 aten = torch.ops.aten
 
@@ -122,9 +122,16 @@ def _open_attention() -> Iterator[None]:
 
 
 def watch(model: nn.Module, inputs: Inputs, visit: Callable[[Operation], None]) -> Any:
-    """Run `model` without gradients, show every operation to `visit`, and return the outputs."""
+    """Run `model` on its device without gradients, show every operation to `visit`, and return the outputs."""
+    moved = on_device_of(model, inputs)
     with torch.no_grad(), _open_attention(), _Watch(visit):
-        return call(model, inputs)
+        return call(model, moved)
+
+
+def on_device_of(model: nn.Module, inputs: Inputs) -> Inputs:
+    """Return `inputs` on the device of `model`."""
+    device = device_of(model)
+    return map_tensors(lambda tensor: tensor.to(device), inputs)
 
 
 def uses(model: nn.Module, inputs: Inputs) -> tuple[Use, ...]:

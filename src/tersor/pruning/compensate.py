@@ -107,7 +107,7 @@ def refit(
         matrix, bias = moments.fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
         new = {reader.use.parameter: reader.tensor(matrix, weight)}
         if reader.use.bias:
-            new[reader.use.bias] = bias.to(weight.dtype)
+            new[reader.use.bias] = bias.to(weight)
         with torch.no_grad():
             for name, value in new.items():
                 held[name].copy_(value)
@@ -140,9 +140,7 @@ class _Reader:
         """Return a matrix in the shape and type of `weight`: the inverse of `matrix`."""
         axes = self.use.reads + self.use.writes
         back = [axes.index(axis) for axis in range(len(axes))]
-        return (
-            matrix.reshape([weight.shape[axis] for axis in axes]).permute(back).to(weight.dtype).contiguous()
-        )
+        return matrix.reshape([weight.shape[axis] for axis in axes]).permute(back).to(weight).contiguous()
 
 
 def _readers(model: nn.Module, inputs: Inputs, graph: Graph, removed: np.ndarray) -> tuple[_Reader, ...]:
@@ -194,7 +192,7 @@ class _Moments:
             gram = gram - torch.outer(self.mean_inputs, self.mean_inputs)
             cross = cross - torch.outer(self.mean_inputs, self.mean_outputs)
         ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        start = weight.double()
+        start = weight.double().to(gram.device)
         factor = torch.linalg.cholesky(
             gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         )
@@ -211,7 +209,7 @@ def _moments(teacher: nn.Module, student: nn.Module, reader: _Reader, batches: I
         for x, y in zip(inputs, targets, strict=True):
             # Every n-th row, the same ones on both sides.
             step = -(-len(x) // _ROWS)
-            x, y = x[::step].double(), y[::step].double()[:, reader.outputs]
+            x, y = x[::step].double(), y[::step].double()[:, reader.outputs.to(y.device)]
             new = [x.T @ x, x.T @ y, x.sum(0), y.sum(0)]
             totals = new if totals is None else [a + b for a, b in zip(totals, new, strict=True)]
             rows += len(x)

@@ -82,10 +82,11 @@ class _Consumer:
     def __init__(self, part: Part, damping: float) -> None:
         assert part.gram is not None
         units, width = len(part.weight), part.width
-        gram = part.gram.double()
+        # On the processor: many small dependent steps, which a GPU does not help.
+        gram = part.gram.double().cpu()
         ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         gram = gram + ridge * torch.eye(len(gram), dtype=torch.float64)
-        self.weight = part.weight.double().reshape(units, width, -1)
+        self.weight = part.weight.double().cpu().reshape(units, width, -1)
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).reshape(units, width, units, width)
         flat = self.weight.flatten(0, 1)
         self.energy = float((flat * (gram @ flat)).sum()) or 1.0
