@@ -1,6 +1,7 @@
 """The commands, imported only when one is used, and the exit statuses that scripts rely on."""
 
 import sys
+import warnings
 
 from cyclopts import App, CycloptsError
 
@@ -39,6 +40,8 @@ def build_app() -> App:
 
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit status: 0, 1 error, 2 usage, 3 nothing better held, 130 interrupted."""
+    # torch.export warns of its own internals whenever a graph is copied; nothing that a user could act on.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     try:
         return build_app()(tokens, exit_on_error=False, result_action="return_int_as_exit_code_else_zero")
     except CycloptsError:

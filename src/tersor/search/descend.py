@@ -51,12 +51,13 @@ def descend(run: Run, report: Report) -> None:
 def _float_step(run: Run, parent: Candidate, share: float, epochs: float) -> Candidate:
     removed = f"{1 - share:.0%}"
     trains = bool(len(run.task.train)) and "distill" in run.request.methods
-    steps = [f"cut units until {removed} of the multiply-adds are gone"]
+    steps = [] if parent is run.base else [f"start from {parent.name}"]
+    steps.append(f"cut units until {removed} of the multiply-adds are gone")
     steps.append(f"distil from the original for {epochs:.3g} passes" if trains else "re-estimate statistics")
     blank = Candidate(
         name=f"prune {removed}",
         plan=Plan(),
-        steps=(*parent.steps, *steps),
+        steps=tuple(steps),
         why=f"the next step down from {parent.name}",
     )
     return attempt(run, blank, shrink(run, parent, share, epochs))
