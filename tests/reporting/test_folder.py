@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper
 from tersor.errors import ArgumentError, FolderError
 from tersor.reporting import folder as folder_module
 from tersor.reporting.folder import MARKER, find_faults, read_record, write_folder
+from tersor.reporting.runner import run_script
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,62 @@ def test_run_py_runs_on_random_and_on_given_arrays(out, tmp_path):
     assert "shape (5, 2)" in given
     assert "median" in given
     assert find_faults(out) == ()
+
+
+def test_run_py_opens_the_model_as_it_was_measured(tmp_path, bare, model):
+    options = {
+        "graph_optimization": "disable",
+        "memory_arena": False,
+        "entries": {"session.x'); exit(9) #": "1"},
+    }
+    out = write_folder(tmp_path / "out", bare, files={"model.onnx": model}, options=options)
+    text = (out / "run.py").read_text()
+    assert "ORT_DISABLE_ALL" in text
+    assert "enable_cpu_mem_arena = False" in text
+    done = subprocess.run(
+        [sys.executable, "-I", str(out / "run.py"), "--runs", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_py_says_how_many_files_it_takes(out):
+    command = [sys.executable, "-I", str(out / "run.py"), "--input", "one.npy"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--input takes 2 files, for x, t" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a b.onnx", "../m.onnx", '"+x', ""])
+def test_run_py_takes_only_plain_names(name):
+    with pytest.raises(ArgumentError, match="plain file name"):
+        run_script(name)
+
+
+_WRITER = """
+import sys
+from tersor.reporting.folder import read_record, write_folder
+record = read_record(sys.argv[1])
+print("ready", flush=True)
+while True:
+    write_folder(sys.argv[2], record, files={"model.onnx": sys.argv[3]})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_a_whole_folder(tmp_path, out, model):
+    target = tmp_path / "killed" / "out"
+    target.parent.mkdir()
+    for delay_s in (0.3, 0.31, 0.36):
+        command = [sys.executable, "-c", _WRITER, str(out), str(target), str(model)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout.readline() == "ready\n"
+            deadline = time.monotonic() + 30
+            while not list(target.parent.iterdir()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(delay_s)
+            writer.kill()
+        whole = target if target.exists() else next(target.parent.glob(".out.*.old"))
+        assert find_faults(whole) == ()
 
 
 def test_its_own_folder_is_replaced(out, bare, model):

@@ -5,8 +5,18 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from tersor.reporting import pictures, spread
-from tersor.reporting.record import Aim, Curve, Estimate, Roofline, RooflinePoint, Row, Standing
+from tersor.reporting import heat, pictures, spread
+from tersor.reporting.record import (
+    Aim,
+    Curve,
+    Estimate,
+    Latency,
+    Layer,
+    Roofline,
+    RooflinePoint,
+    Row,
+    Standing,
+)
 from tersor.reporting.svg import NARROW, WIDE, Picture, draw
 
 
@@ -88,6 +98,25 @@ def test_missing_and_extreme_numbers_are_drawn(bare):
     assert "2 models" in pictures.pareto(record).label
     assert [quantity for quantity, _ in pictures.curves(record)] == ["empty", "loss"]
     assert pictures.roofline(record) is not None
+
+
+def test_latency_is_drawn_from_quantiles_where_single_times_are_not_known(record):
+    def thinned(row):
+        return replace(row, latency=replace(row.latency, samples_s=()))
+
+    chosen = record.candidates[record.chosen]
+    rows = tuple(thinned(row) if row is chosen else row for row in record.candidates)
+    drawn = spread.latency(replace(record, base=thinned(record.base), candidates=rows))
+    assert texts(drawn.wide).count("median") == 4  # each twice, the first time as the halo
+    only_median = Latency(median_s=1e-3)
+    assert spread.latency(replace(record, chosen=None, base=Row(name="x", latency=only_median))) is not None
+
+
+def test_many_layers_get_a_picture_of_the_whole_and_few_do_not(record):
+    layers = tuple(Layer(name=f"l{i}", sensitivity={"int8": i / 100, "int4": None}) for i in range(60))
+    assert heat.overview(heat.heat(record)) is None
+    drawn = heat.overview(heat.heat(replace(record, layers=layers)))
+    assert {"int8", "int4"} <= set(texts(drawn.wide))
 
 
 def test_hostile_names_stay_text():

@@ -209,6 +209,17 @@ def test_a_lower_is_better_metric_puts_the_largest_loss_first(record):
     assert float(first[3]) - float(first[2]) == pytest.approx(worst)
 
 
+def test_a_column_of_the_layer_table_without_words_is_left_out(record):
+    layers = tuple(replace(layer, reason="", kind="") for layer in record.layers)
+    assert tables.layers(replace(record, layers=layers)).columns == ("layer", "change", "before", "after")
+
+
+def test_an_original_that_is_shipped_is_not_compared_with_itself(record):
+    table = tables.comparison(replace(record, chosen=None))
+    assert table.columns == ("quantity", "original")
+    assert all(len(row) == 2 for row in table.rows)
+
+
 def colours(css: str) -> list[dict[str, str]]:
     """Light first, dark after it; dark inherits what it does not set."""
     roots = re.findall(r":root \{(.*?)\}", css, re.S)[:2]

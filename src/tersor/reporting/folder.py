@@ -31,10 +31,13 @@ def write_folder(
     files: Mapping[str, Path],
     certificate: str | None = None,
     config: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> Path:
     """Write `destination` in one step: the files, the certificate, the reports, a model card and `run.py`.
 
-    An existing folder is replaced only if tersor wrote it and nothing in it has been added or changed since.
+    An existing folder is replaced only if tersor wrote it and nothing in it has been added or changed since. A process
+    that is killed leaves at most hidden siblings of `destination`; one killed between the two last renames leaves the
+    earlier folder there, whole, with the ending `.old`.
 
     Args:
         destination: the folder; its parent must exist.
@@ -42,6 +45,7 @@ def write_folder(
         files: name in the folder to the file to copy, for example `{"model.onnx": path}`.
         certificate: JSON text, written as it is, because it may be hashed or signed.
         config: resolved configuration, for `tersor.json`.
+        options: how the runtime opens `model.onnx`, as in `Artefact.options`; `run.py` then does the same.
 
     Returns:
         The folder, as an absolute path.
@@ -53,7 +57,9 @@ def write_folder(
     """
     destination = Path(destination).expanduser().absolute()
     _check_names(files)
-    texts = _texts(clean(record), certificate, config, "model.onnx" if "model.onnx" in files else None)
+    texts = _texts(clean(record), certificate, config or {})
+    if "model.onnx" in files:
+        texts["run.py"] = run_script("model.onnx", options)
     refuse_foreign(destination)
     fresh = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.new")
     try:
@@ -67,17 +73,13 @@ def write_folder(
     return destination
 
 
-def _texts(
-    record: Record, certificate: str | None, config: Mapping[str, object] | None, model: str | None
-) -> dict[str, str]:
+def _texts(record: Record, certificate: str | None, config: Mapping[str, object]) -> dict[str, str]:
     texts = {
         "report.html": render_html(record),
         "report.json": render_json(record),
         "README.md": render_card(record),
-        "tersor.json": _summary(record, config or {}),
+        "tersor.json": _summary(record, config),
     }
-    if model:
-        texts["run.py"] = run_script(model)
     if certificate is not None:
         try:
             json.loads(certificate)

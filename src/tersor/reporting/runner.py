@@ -1,10 +1,14 @@
 """run.py of an artefact folder: loads the model and runs it, with the runtime and numpy alone."""
 
 import re
+from collections.abc import Mapping
+from string import Template
 
+from tersor._check import one_of
 from tersor.errors import ArgumentError
+from tersor.exporting.onnx_runtime import LEVELS
 
-_SCRIPT = '''"""Run {model} on random or given arrays. Needs only: pip install numpy onnxruntime"""
+_SCRIPT = Template('''"""Run $model on random or given arrays. Needs only: pip install numpy onnxruntime"""
 
 import argparse
 import time
@@ -14,22 +18,26 @@ import numpy as np
 import onnxruntime as ort
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--input", nargs="*", default=[], help=".npy files, one for each input; random where none is given")
-parser.add_argument("--threads", type=int, default=1, help="threads inside one operator")
-parser.add_argument("--batch", type=int, default=1, help="samples in a random input")
+parser.add_argument("--input", nargs="*", default=[], help="one .npy file for each input; random arrays without it")
+parser.add_argument("--threads", type=int, default=1, help="threads inside one operation")
+parser.add_argument("--batch", type=int, default=1, help="samples in a random array")
 parser.add_argument("--runs", type=int, default=50, help="timed calls")
 arguments = parser.parse_args()
 
 options = ort.SessionOptions()
 options.intra_op_num_threads = arguments.threads
-session = ort.InferenceSession(str(Path(__file__).with_name("{model}")), options, providers=["CPUExecutionProvider"])
-kinds = {{"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?",
-         "tensor(int64)": "i8", "tensor(int32)": "i4", "tensor(uint8)": "u1", "tensor(int8)": "i1"}}
-feeds = {{}}
-for place, spec in enumerate(session.get_inputs()):
-    shape = [n if isinstance(n, int) else (1 if axis else arguments.batch) for axis, n in enumerate(spec.shape)]
-    random = np.random.default_rng(0).standard_normal(shape).astype(kinds[spec.type])
-    feeds[spec.name] = np.load(arguments.input[place], allow_pickle=False) if arguments.input else abs(random)
+$settings
+session = ort.InferenceSession(Path(__file__).with_name("$model"), options, providers=["CPUExecutionProvider"])
+inputs = session.get_inputs()
+if len(arguments.input) not in (0, len(inputs)):
+    parser.error(f"--input takes {len(inputs)} files, for {', '.join(i.name for i in inputs)}")
+
+kinds = {"float": "f4", "double": "f8", "float16": "f2", "bool": "?", "int64": "i8", "int32": "i4", "uint8": "u1"}
+feeds = {}
+for place, spec in enumerate(inputs):
+    shape = [n if isinstance(n, int) else 1 if axis else arguments.batch for axis, n in enumerate(spec.shape)]
+    random = abs(np.random.default_rng(0).standard_normal(shape)).astype(kinds[spec.type[7:-1]])
+    feeds[spec.name] = np.load(arguments.input[place], allow_pickle=False) if arguments.input else random
 
 times = []
 for _ in range(arguments.runs + 5):
@@ -37,24 +45,37 @@ for _ in range(arguments.runs + 5):
     outputs = session.run(None, feeds)
     times.append(time.perf_counter() - start)
 for spec, output in zip(session.get_outputs(), outputs):
-    print(f"output {{spec.name}}: shape {{output.shape}}, {{output.dtype}}")
-print(f"median {{1e3 * np.median(times[5:]):.3f}} ms over {{arguments.runs}} calls, {{arguments.threads}} thread(s)")
-'''
+    print(f"output {spec.name}: shape {output.shape}, {output.dtype}")
+print(f"median {1e3 * np.median(times[5:]):.3f} ms over {arguments.runs} calls, {arguments.threads} thread(s)")
+''')
 
 
-def run_script(model: str = "model.onnx") -> str:
+def run_script(model: str = "model.onnx", options: Mapping[str, object] | None = None) -> str:
     """Return a Python script that runs `model`, a file beside it.
 
     Args:
         model: file name; letters, digits, `.`, `_`, `-` and `/` only.
+        options: how the runtime opens it, as in `Artefact.options`; None leaves the runtime's defaults.
 
     Raises:
-        ArgumentError: if `model` is not such a name.
+        ArgumentError: if `model` is not such a name, or an option has a value that the runtime does not know.
 
     Example:
-        >>> "onnxruntime" in run_script("model.onnx")
+        >>> script = run_script("model.onnx", {"graph_optimization": "disable"})
+        >>> "GraphOptimizationLevel.ORT_DISABLE_ALL" in script
         True
     """
-    if not re.fullmatch(r"[A-Za-z0-9._/-]+", model):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._/-]*", model):
         raise ArgumentError(f"`model` must be a plain file name, got {model!r}.")
-    return _SCRIPT.format(model=model)
+    return _SCRIPT.substitute(model=model, settings="\n".join(_settings(options or {})))
+
+
+def _settings(options: Mapping[str, object]) -> list[str]:
+    level = one_of("graph_optimization", str(options.get("graph_optimization", "all")), LEVELS)
+    lines = [f"options.graph_optimization_level = ort.GraphOptimizationLevel.{LEVELS[level]}"]
+    if not options.get("memory_arena", True):
+        lines.append("options.enable_cpu_mem_arena = False")
+    entries = options.get("entries", {})
+    for key, value in entries.items() if isinstance(entries, Mapping) else ():
+        lines.append(f"options.add_session_config_entry({str(key)!r}, {str(value)!r})")
+    return lines

@@ -180,7 +180,12 @@ def layers(record: Record) -> Table:
         )
         for layer in record.layers
     )
-    return Table("What was done to which layer", ("layer", "kind", "change", "before", "after", "why"), rows)
+    columns = ("layer", "kind", "change", "before", "after", "why")
+    told = [
+        place for place in range(len(columns)) if any(row[place] not in ("", words.MISSING) for row in rows)
+    ]
+    kept = tuple(tuple(row[place] for place in told) for row in rows)
+    return Table("What was done to which layer", tuple(columns[place] for place in told), kept)
 
 
 def dropped(record: Record) -> Table:
