@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tersor.errors import ArgumentError
+from tersor.optimizers import single_pass
 from tersor.optimizers.muon import orthogonalize
 from tersor.optimizers.registry import RECIPES, make_optimizer, make_recipe
 from tersor.optimizers.single_pass import Kernel
@@ -110,8 +111,9 @@ def test_bundles_of_small_tensors_and_blocks_of_large_ones_take_the_same_steps(n
     options = {"lr": 0.01, "momentum": 0.9} if name == "rmsprop" else {"lr": 0.01}
     shapes = ((30, 3), (7,), (2, 3, 4, 5), (40, 11), ())
     results = []
-    for block in (1, 64, 10**6):
+    for block, bundle in ((1, 1), (64, 64), (64, 500), (10**6, 10**6)):
         monkeypatch.setattr("tersor.optimizers.single_pass.BLOCK", block)
+        monkeypatch.setattr("tersor.optimizers.single_pass.BUNDLE", bundle)
         parameters = [nn.Parameter(torch.linspace(-1, 1, int(np.prod(s))).double().view(s)) for s in shapes]
         parameters.append(nn.Parameter(torch.ones(2, 3, 4, 4).double().to(memory_format=torch.channels_last)))
         grads = [gradients(5, tuple(p.shape), seed) for seed, p in enumerate(parameters)]
@@ -132,6 +134,7 @@ def test_the_compiled_kernel_takes_the_same_steps(name, monkeypatch):
         run(make_optimizer(name, parameters, **options), parameters, [gradients(8, s) for s in SHAPES])
         results.append([p.detach() for p in parameters])
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-14)
+    assert single_pass._compiled(make_optimizer(name, weights(), **options).rule).works
 
 
 def test_a_step_is_taken_in_blocks_where_nothing_can_be_compiled(monkeypatch):
@@ -144,7 +147,7 @@ def test_a_step_is_taken_in_blocks_where_nothing_can_be_compiled(monkeypatch):
     rule = lambda w, g, lr: w.sub_(g * lr)
     monkeypatch.setattr(torch, "compile", fail)
     w = torch.ones(3)
-    Kernel(rule)([(w, torch.ones(3))], (0.25,))
+    Kernel(rule)((w, torch.ones(3)), (0.25,))
     assert torch.equal(w, torch.full((3,), 0.75))
 
 
@@ -246,3 +249,18 @@ def test_unknown_names_and_options_are_refused_with_what_is_allowed():
         make_recipe("adm", lr=0.1)
     with pytest.raises(ArgumentError, match="has no option 'beta3'"):
         make_recipe("adam", lr=0.1, beta3=0.5)
+
+
+def test_gradients_that_come_and_go_take_the_steps_of_each_parameter_alone():
+    def train(separately):
+        parameters = weights()
+        owners = [[p] for p in parameters] if separately else [parameters]
+        optimizers = [make_optimizer("nadamw", owned, lr=0.01) for owned in owners]
+        for step in range(12):
+            for index, p in enumerate(parameters):
+                p.grad = None if (step + index) % 3 == 0 else torch.full_like(p, 1.0 + step)
+            for optimizer in optimizers:
+                optimizer.step()
+        return [p.detach() for p in parameters]
+
+    torch.testing.assert_close(train(False), train(True), rtol=1e-12, atol=0)

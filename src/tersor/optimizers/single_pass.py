@@ -13,9 +13,13 @@ from torch import Tensor
 
 #: Updates (weight, gradient, *state) in place, given the coefficients of this step; the gradient is only read.
 Rule: TypeAlias = Callable[..., None]
+#: Weight, gradient and state, in one dimension.
+Columns: TypeAlias = tuple[Tensor, ...]
 
 #: Elements per block: a few arrays of them stay in a second-level cache of 1 MiB.
 BLOCK = 65_536
+#: Tensors smaller than a block are gathered into bundles of at most this many elements.
+BUNDLE = 16 * BLOCK
 #: Elements times steps after which compiling (about 10 s) repays itself at 1 ns saved for each.
 WORTH_COMPILING = 10_000_000_000
 
@@ -33,6 +37,15 @@ class SinglePass(torch.optim.Optimizer):
 
     buffers: tuple[str, ...] = ()
     rule: Rule
+
+    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
+        self._bundles: dict[tuple[int, ...], Bundle] = {}
+        super().__init__(groups, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Also called when a state is loaded: the tensors of bundles are then no longer those of the state.
+        super().__setstate__(state)
+        self._bundles = {}
 
     def coefficients(self, group: dict[str, Any], step: int, /) -> tuple[float, ...]:
         """Return the numbers that `rule` takes at `step` (from 1), after weight, gradient and buffers."""
@@ -61,72 +74,92 @@ class SinglePass(torch.optim.Optimizer):
                 self.state[parameter] = self.start(parameter)
             self.state[parameter]["step"] += 1
         work = sum(p.numel() for p in present)
-        for step, pieces in by_step(present, self.state):
+        for step in sorted({self.state[p]["step"] for p in present}):
             numbers = self.coefficients(group, step)
-            run = _compiled(type(self).rule) if work * step >= WORTH_COMPILING else _blocks(type(self).rule)
-            for bundle in bundles([self._row(p) for p in pieces]):
-                run(bundle, numbers)
+            run = _compiled(type(self).rule) if work * step >= WORTH_COMPILING else Blocks(type(self).rule)
+            for bundle in bundles([p for p in present if self.state[p]["step"] == step]):
+                self._update(bundle, run, numbers)
 
-    def _row(self, parameter: Tensor) -> "Row":
-        assert parameter.grad is not None
-        return parameter, parameter.grad, *(self.state[parameter][name] for name in self.buffers)
-
-
-Row: TypeAlias = tuple[Tensor, ...]
-
-
-def by_step(
-    parameters: list[Tensor], state: dict[Tensor, dict[str, Any]]
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """Yield parameters together that have taken the same number of steps."""
-    steps = sorted({state[p]["step"] for p in parameters})
-    for step in steps:
-        yield step, [p for p in parameters if state[p]["step"] == step]
-
-
-def bundles(rows: list[Row]) -> Iterator[list[Row]]:
-    """Yield rows in bundles of at most a block, so that many small tensors cost one call; large ones go alone."""
-    bundle: list[Row] = []
-    for row in rows:
-        fits = bundle and sum(r[0].numel() for r in bundle) + row[0].numel() <= BLOCK
-        alike = bundle and row[0].dtype == bundle[0][0].dtype and row[0].device == bundle[0][0].device
-        if bundle and not (fits and alike):
-            yield bundle
-            bundle = []
-        bundle.append(row)
-    if bundle:
-        yield bundle
+    def _update(self, parameters: list[Tensor], run: "Runner", numbers: tuple[float, ...]) -> None:
+        first, gradient = parameters[0], parameters[0].grad
+        assert gradient is not None
+        columns = (first, gradient, *(self.state[first][name] for name in self.buffers))
+        if len(parameters) == 1 and all(t.is_contiguous() for t in columns):
+            # Detached: a kernel is compiled again for tensors that want gradients.
+            return run(tuple(t.detach().view(-1) for t in columns), numbers)
+        key = tuple(id(p) for p in parameters)
+        if key not in self._bundles:
+            # Another division of the same tensors: the views of an older one are out of date.
+            stale = set(key)
+            self._bundles = {k: v for k, v in self._bundles.items() if not stale.intersection(k)}
+            self._bundles[key] = Bundle(parameters, self.state, self.buffers)
+        return self._bundles[key].update(run, numbers)
 
 
-def _blocks(rule: Rule) -> Callable[[list[Row], tuple[float, ...]], None]:
-    def run(bundle: list[Row], numbers: tuple[float, ...]) -> None:
-        columns = gather(bundle)
+Runner: TypeAlias = Callable[[Columns, tuple[float, ...]], None]
+
+
+class Bundle:
+    """Small tensors that are updated as one, so that they cost one call; their state lives in one piece.
+
+    Args:
+        parameters: of one dtype and device.
+        state: of the optimizer; its buffers become views of the common piece.
+        buffers: names of the buffers.
+    """
+
+    def __init__(
+        self, parameters: list[Tensor], state: dict[Tensor, dict[str, Any]], buffers: tuple[str, ...]
+    ) -> None:
+        self._parameters = parameters
+        total = sum(p.numel() for p in parameters)
+        weight, gradient = parameters[0].new_empty(total), parameters[0].new_empty(total)
+        self._weights, self._gradients = self._shaped(weight), self._shaped(gradient)
+        pieces = [torch.cat([state[p][name].reshape(-1) for p in parameters]) for name in buffers]
+        for name, piece in zip(buffers, pieces, strict=True):
+            for parameter, view in zip(parameters, self._shaped(piece), strict=True):
+                state[parameter][name] = view
+        self._columns = (weight, gradient, *pieces)
+
+    def _shaped(self, flat: Tensor) -> list[Tensor]:
+        parts = flat.split([p.numel() for p in self._parameters])
+        return [part.view(p.shape) for part, p in zip(parts, self._parameters, strict=True)]
+
+    def update(self, run: Runner, numbers: tuple[float, ...]) -> None:
+        """Gather weights and gradients, run, and write the weights back."""
+        torch._foreach_copy_(self._weights, self._parameters)
+        torch._foreach_copy_(self._gradients, [p.grad for p in self._parameters if p.grad is not None])
+        run(self._columns, numbers)
+        torch._foreach_copy_(self._parameters, self._weights)
+
+
+def bundles(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield tensors of a block or more alone, and smaller ones together, by dtype and device."""
+    waiting: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+    for parameter in parameters:
+        if parameter.numel() >= BLOCK:
+            yield [parameter]
+            continue
+        kind = parameter.dtype, parameter.device
+        if sizes.get(kind, 0) + parameter.numel() > BUNDLE:
+            yield waiting.pop(kind)
+            sizes[kind] = 0
+        waiting.setdefault(kind, []).append(parameter)
+        sizes[kind] = sizes.get(kind, 0) + parameter.numel()
+    yield from waiting.values()
+
+
+class Blocks:
+    """A rule run on one block after another, by torch's own operations."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+
+    def __call__(self, columns: Columns, numbers: tuple[float, ...]) -> None:
+        """Update the columns in place."""
         for pieces in zip(*(column.split(BLOCK) for column in columns), strict=True):
-            rule(*pieces, *numbers)
-        scatter(columns, bundle)
-
-    return run
-
-
-def gather(bundle: list[Row]) -> Row:
-    """Return each column of a bundle as one dimension: a view where it can be one, else a copy."""
-    if len(bundle) == 1 and all(t.is_contiguous() for t in bundle[0]):
-        return tuple(t.view(-1) for t in bundle[0])
-    return tuple(torch.cat([t.reshape(-1) for t in column]) for column in zip(*bundle, strict=True))
-
-
-def scatter(columns: Row, bundle: list[Row]) -> None:
-    """Write columns that are copies back to their tensors; gradients are left as they were."""
-    if columns[0].data_ptr() == bundle[0][0].data_ptr():
-        return
-    sizes = [row[0].numel() for row in bundle]
-    for index, column in enumerate(columns):
-        if index != 1:
-            pieces = column.split(sizes)
-            torch._foreach_copy_(
-                [row[index] for row in bundle],
-                [piece.view(row[index].shape) for piece, row in zip(pieces, bundle, strict=True)],
-            )
+            self._rule(*pieces, *numbers)
 
 
 class Kernel:
@@ -138,30 +171,24 @@ class Kernel:
 
     def __init__(self, rule: Rule) -> None:
         # Dynamic: one kernel serves every length.
-        self._kernel = torch.compile(_packed(rule), dynamic=True, fullgraph=True)
-        self._fallback = _blocks(rule)
-        self._works = True
+        self._kernel = torch.compile(rule, dynamic=True, fullgraph=True)
+        self._fallback = Blocks(rule)
+        self.works = True
 
-    def __call__(self, bundle: list[Row], numbers: tuple[float, ...]) -> None:
-        """Update the tensors of `bundle` in place."""
-        weight, columns = bundle[0][0], gather(bundle)
-        if self._works:
+    def __call__(self, columns: Columns, numbers: tuple[float, ...]) -> None:
+        """Update the columns in place."""
+        if self.works:
             try:
-                self._kernel(columns, torch.tensor(numbers, dtype=weight.dtype, device=weight.device))
-                return scatter(columns, bundle)
-            except (RuntimeError, OSError):
-                # No C++ compiler, or a cache folder that cannot be written: compilation comes before the
-                # first change of a tensor, so the step can still be taken.
-                self._works = False
-        return self._fallback(bundle, numbers)
-
-
-def _packed(rule: Rule) -> Callable[[Row, Tensor], None]:
-    def packed(columns: Row, numbers: Tensor) -> None:
-        # Numbers travel as a tensor: as Python floats, each new learning rate would compile again.
-        rule(*columns, *numbers.unbind())
-
-    return packed
+                # Numbers travel as tensors: as Python floats, each new learning rate would compile again.
+                return self._kernel(
+                    *columns,
+                    *torch.tensor(numbers, dtype=columns[0].dtype, device=columns[0].device).unbind(),
+                )
+            except Exception:
+                # No C++ compiler, a cache folder that cannot be written, a compiler that gives up: compilation
+                # comes before the first change of a tensor, so the step can still be taken.
+                self.works = False
+        return self._fallback(columns, numbers)
 
 
 #: One kernel for each rule and process.
