@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from tersor.errors import TersorError
+from tersor.loading.references import first_line
 
 MAX_ENTRIES = 100_000
 MAX_BYTES = 32 * 2**30
@@ -29,8 +30,8 @@ def check_archive(path: Path, error: type[TersorError]) -> dict[str, int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as cause:
-        raise error(f"{path.name!r} is not a readable archive: {cause}") from cause
+    except Exception as cause:  # on damaged bytes zipfile and struct each raise their own
+        raise error(f"{path.name!r} is not a readable archive: {first_line(cause)}") from cause
     total, stored = sum(e.file_size for e in entries), sum(e.compress_size for e in entries)
     outside = [e.filename for e in entries if _leaves(e.filename)]
     if outside:

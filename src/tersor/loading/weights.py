@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -55,7 +54,9 @@ def read_weights(path: str | Path, *, allow_code_execution: bool = False) -> dic
 
 
 def _read_torch(path: Path, allow_code_execution: bool) -> Any:
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if zipped:
         check_archive(path, ModelError)
     if allow_code_execution:
         return _load(path, weights_only=False)
@@ -71,9 +72,9 @@ def _read_torch(path: Path, allow_code_execution: bool) -> Any:
             "(safetensors.torch.save_file(model.state_dict(), ...)) and pass --model file.py:build --weights ..., "
             "or pass --allow-code-execution if you made the file."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as cause:
+    except Exception as cause:  # on damaged bytes the unpickler raises whatever its next step raises
         raise ModelError(
-            f"{path.name!r} is not a readable torch file of tensors: {first_line(cause)}"
+            f"{path.name!r} is damaged, or no torch file of tensors ({type(cause).__name__})."
         ) from cause
 
 
