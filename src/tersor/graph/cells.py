@@ -34,6 +34,7 @@ class Cells:
         self.why = np.zeros(1024, np.int32)
         self.role = np.zeros(1024, np.int32)
         self.reasons: list[str] = [""]
+        self.version = 0
 
     def fresh(self, number: int, role: int = 0) -> Vector:
         """Return `number` new cells."""
@@ -152,6 +153,7 @@ class Cells:
             return False
         if len(np.unique(below)) != len(below) or np.isin(below, above).any():
             return False
+        self.version += 1
         self.parent[below] = above
         stuck = self.why[below] > 0
         targets = above[stuck]
@@ -191,6 +193,7 @@ class Cells:
         if any(below in leaf for leaf in leaves) and self.refined[above]:
             self.freeze([leaf for leaf in leaves if below not in leaf], "an axis is a part of itself")
             return
+        self.version += 1
         self.parent[below] = above
         self.role[above] = max(self.role[above], self.role[below])
         if self.why[below]:
@@ -214,6 +217,7 @@ class Cells:
             return False
         if len(np.unique(roots)) != len(roots) or np.isin(roots, table).any():
             return False
+        self.version += 1
         self.parts[roots, : table.shape[1]] = table
         self.refined[roots] = True
         return True
@@ -235,6 +239,7 @@ class Cells:
         if cell in leaves:
             self.freeze([leaves[leaves != cell]], "an axis is a part of itself")
             return
+        self.version += 1
         self.parts[cell, : len(parts)] = row
         self.refined[cell] = True
         if self.why[cell]:

@@ -19,7 +19,7 @@ Claim: TypeAlias = tuple[Any, Tensor, int, slice, int]
 ALL = slice(None)
 VIEWS = {
     "view", "reshape", "expand", "broadcast_to", "unflatten", "zeros", "ones", "empty", "full", "rand", "randn",
-    "new_zeros", "new_ones", "new_full", "new_empty", "repeat", "tile",
+    "as_strided", "new_zeros", "new_ones", "new_full", "new_empty", "repeat", "tile",
 }  # fmt: skip
 CREATORS = {"zeros", "ones", "empty", "full", "rand", "randn"}
 

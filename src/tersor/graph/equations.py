@@ -77,14 +77,14 @@ class IntegerMode(TorchFunctionMode):
         return made.out
 
     def _shape(self, tensor: Tensor, shape: Sequence[int]) -> Sizes:
-        return Sizes(self._one(tensor, axis, size) for axis, size in enumerate(shape))
+        axes = self.labels.of(tensor)
+        return Sizes(self._traced(axis, size) for axis, size in zip(axes, shape, strict=True))
 
     def _size(self, out: Any, input: Tensor, dim: int | None = None) -> Any:
-        return self._shape(input, out) if dim is None else self._one(input, place(dim, input.dim()), out)
+        return self._shape(input, out) if dim is None else self._traced(self.labels.of(input)[dim], out)
 
-    def _one(self, tensor: Tensor, axis: int, size: int) -> Traced:
-        leaf = Size(self.seen, self.labels.of(tensor)[axis], int(size))
-        return Traced.make(int(size), leaf, self.seen)
+    def _traced(self, axis: Axis, size: int) -> Traced:
+        return Traced.make(int(size), Size(self.seen, axis, int(size)), self.seen)
 
     def _literal(self, made: Made) -> tuple[bool, ...] | None:
         """Return for each axis of the output whether the call gives its size as a plain number."""
@@ -147,8 +147,10 @@ class IntegerMode(TorchFunctionMode):
         labels, query, out = self.labels, call["query"], call["out_proj_weight"]
         width, inner = labels.of(query)[-1], labels.of(out)[1]
         size, heads = int(query.shape[-1]), call["num_heads"]
-        split = labels.reshape([inner], [size], [int(heads), size // int(heads)])
-        labels.freeze(split[1], "its size is the scale of the attention")
+        rows = [call.get(f"{name}_proj_weight") for name in "qkv"]
+        for axis in (inner, *(labels.of(weight)[0] for weight in rows if weight is not None)):
+            split = labels.reshape([axis], [size], [int(heads), size // int(heads)])
+            labels.freeze(split[1], "its size is the scale of the attention")
         self.equate(call["embed_dim_to_check"], width, 1, "multi_head_attention_forward")
         self.found.ties.append(Tie(((width, size), (inner, size)), "`nn.MultiheadAttention` keeps one width"))
         whole = Sum("mul", expression_of(heads), size // int(heads))

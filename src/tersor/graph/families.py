@@ -32,9 +32,8 @@ def families(cells: Cells, axes: dict[tuple[str, int], Axis]) -> list[Family]:
             places.append((name, axis, slot))
     if not found:
         return []
-    pairs, counts = np.unique(
-        np.stack([np.concatenate(found), np.concatenate(where)], 1), axis=0, return_counts=True
-    )
+    codes, counts = np.unique(np.concatenate(found) * len(places) + np.concatenate(where), return_counts=True)
+    pairs = np.stack(np.divmod(codes, len(places)), axis=1)
     signatures: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
     starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
     for start, stop in zip(starts, np.append(starts[1:], len(pairs)), strict=True):

@@ -172,13 +172,13 @@ class Sizes(tuple):
         return math.prod(self)
 
 
-def leaves(expression: Expression) -> Iterator[Attribute | Size]:
+def leaves(expression: Expression) -> Iterator[Any]:
     """Yield the attributes and sizes in an expression."""
-    if isinstance(expression, Attribute | Size):
-        yield expression
-    elif isinstance(expression, Sum):
+    if isinstance(expression, Sum):
         yield from leaves(expression.left)
         yield from leaves(expression.right)
+    elif not isinstance(expression, int):
+        yield expression
 
 
 def evaluate(expression: Expression, value_of: Callable[[Any], int]) -> int:

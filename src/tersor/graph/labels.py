@@ -29,6 +29,7 @@ class Call:
     name: str
     args: dict[str, Any]
     out: Any
+    writes: bool = False
 
     def __getitem__(self, name: str) -> Any:
         return self.args[name]
@@ -63,7 +64,7 @@ def bind(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) ->
         key: args[i] if i < len(args) else kwargs.get(key, default)
         for i, (key, default) in enumerate(parameters)
     }
-    return Call(name, values, out)
+    return Call(name, values, out, func._schema.is_mutable)
 
 
 def tensors_of(value: Any) -> Iterable[Tensor]:
@@ -97,19 +98,28 @@ class Labels:
     contracted: list[Axis] = field(default_factory=list)
     factors: dict[int, Axis] = field(default_factory=dict)
     _named: set[int] = field(default_factory=set)
-    _axes: dict[int, list[Axis]] = field(default_factory=dict)
+    _axes: dict[int, tuple[int, list[Axis], tuple[int, ...]]] = field(default_factory=dict)
     _alive: list[Tensor] = field(default_factory=list)
 
     def of(self, tensor: Tensor) -> list[Axis]:
         """Return the axes of a tensor; those never labelled are fixed."""
-        axes = self._axes.get(id(tensor))
-        if axes is None or len(axes) != tensor.dim():
+        axes, shape = self.last(tensor)
+        if shape != tuple(tensor.shape):
+            for axis in axes:
+                self.cells.freeze(axis, "changes its shape in place")
             return [[] for _ in tensor.shape]
-        return [self.cells.resolve(axis) for axis in axes]
+        return axes
 
-    def known(self, tensor: Tensor) -> bool:
-        """Whether the tensor has been seen."""
-        return id(tensor) in self._axes
+    def last(self, tensor: Tensor) -> tuple[list[Axis], tuple[int, ...]]:
+        """Return the axes and the shape that a tensor was labelled with, before an operation in place."""
+        found = self._axes.get(id(tensor))
+        if found is None:
+            return [[] for _ in tensor.shape], tuple(tensor.shape)
+        version, axes, shape = found
+        if version != self.cells.version:
+            axes = [self.cells.resolve(axis) if axis else axis for axis in axes]
+            self._axes[id(tensor)] = (self.cells.version, axes, shape)
+        return [list(axis) for axis in axes], shape
 
     def name(self, tensor: Tensor, axes: Sequence[Axis]) -> None:
         """Label a parameter or buffer."""
@@ -122,9 +132,12 @@ class Labels:
 
     def put(self, tensor: Tensor, axes: Sequence[Axis]) -> None:
         """Label a tensor; it is kept alive so that its identity stays its own."""
-        self._axes[id(tensor)] = [
-            list(axis) if size > 1 else [] for axis, size in zip(axes, tensor.shape, strict=True)
-        ]
+        kept = []
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            if size == 1 and axis:
+                self.cells.freeze(axis, "is the only index left of an axis")
+            kept.append(list(axis) if size > 1 else [])
+        self._axes[id(tensor)] = (-1, kept, tuple(tensor.shape))
         self._alive.append(tensor)
 
     def put_fixed(self, tensor: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -39,6 +40,17 @@ def replica(model: nn.Module, *, share: bool) -> nn.Module:
     """Return a copy of the module tree in evaluation mode; with `share`, its parameters are the model's own."""
     memo: dict[int, Any] = {id(p): p for p in model.parameters()} if share else {}
     return copy.deepcopy(model, memo).eval()
+
+
+def on_meta(model: nn.Module) -> bool:
+    """Whether the model has shapes but no values."""
+    return any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def fake_replica(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """Return a copy of a model on the meta device in fake tensors, which answer more questions than meta ones."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): mode.from_tensor(tensor) for tensor in tensors}).eval()
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _parameters(context: Context, members: Sequence[Member], size: int) -> int:
     for member in members:
         if member.tensor in context.parameters:
             tensor = context.tensors[member.tensor]
-            carried = sum(unit >= 0 for unit in member.units)
+            carried = int((np.asarray(member.units) >= 0).sum())
             total += tensor.numel() / len(member.units) * carried / size
     return round(total)
 

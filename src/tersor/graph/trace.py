@@ -5,15 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tersor.errors import ModelError, TersorError
 from tersor.graph.assembly import assemble
 from tersor.graph.equations import IntegerMode
 from tersor.graph.integers import Observed, Size, leaves, tag_attributes
 from tersor.graph.labels import Labels, is_float, tensors_of
-from tersor.graph.modes import ParameterChanged, Recorder, plain_attention, replica
+from tersor.graph.modes import ParameterChanged, Recorder, fake_replica, on_meta, plain_attention, replica
+from tersor.graph.siblings import follow_siblings
 from tersor.graph.structure import Graph
-from tersor.loading.inputs import Inputs, call
+from tersor.loading.inputs import Inputs, call, map_tensors
 
 #: Outputs of models that return many tensors, in the order of preference.
 MAIN_OUTPUTS = (
@@ -47,6 +49,10 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
         >>> graph.macs(), graph.macs({"0": (0, 3)})
         (48, 12)
     """
+    if on_meta(model):
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fakes = map_tensors(mode.from_tensor, inputs)
+            return _trace(fake_replica(model, mode), fakes, guard=False)
     try:
         return _trace(replica(model, share=True), inputs)
     except ParameterChanged:
@@ -82,6 +88,7 @@ def _trace(model: nn.Module, inputs: Inputs, guard: bool = True) -> Graph:
     for tensor in outputs_of(outputs):
         labels.freeze_tensor(tensor, "is an output of the model")
     _freeze_values(labels, integers, seen)
+    follow_siblings(labels, recorder.touched, tensors, dict(model.named_modules()))
     _freeze_unused(labels, recorder, tensors)
     return assemble(labels, recorder, integers.found, seen, tensors, inputs, model)
 

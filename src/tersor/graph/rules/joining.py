@@ -42,6 +42,16 @@ def _entry(axis: Axis, size: int, level: int) -> np.ndarray:
     return np.full(size, FREE) if axis else fixed(size)
 
 
+@rule("glu")
+def glu(labels: Labels, call: Call) -> None:
+    """The two halves of the axis share their cells."""
+    source, dim = call["self"], place(call["dim"], call["self"].dim())
+    half, axes = int(source.shape[dim]) // 2, labels.of(source)
+    first, second = ([vector[part] for vector in axes[dim]] for part in (slice(0, half), slice(half, None)))
+    common = labels.unify(first, second, "is gated by an axis that cannot change")
+    labels.put(call.out, [common if i == dim else axis for i, axis in enumerate(labels.of(source))])
+
+
 @rule("stack")
 def stack(labels: Labels, call: Call) -> None:
     """Unify the operands; the new axis cannot change."""

@@ -33,8 +33,8 @@ def find(name: str) -> Rule | None:
 def apply_rule(labels: Labels, call: Call) -> None:
     """Label the outputs of one call; without a rule, freeze what it touches."""
     labels.contracted.clear()
-    if not call.tensors and not call.outputs:
-        return
+    if not call.outputs and not call.writes:
+        return  # it reads a shape or a value, and gives no tensor
     known = find(call.name)
     if known is None:
         labels.give_up(call)

@@ -26,7 +26,8 @@ def reshape(labels: Labels, call: Call) -> None:
         labels.give_up(call)
         return
     literal = labels.literal if labels.literal and len(labels.literal) == out.dim() else None
-    labels.put(out, labels.reshape(labels.of(source), list(source.shape), list(out.shape), literal))
+    axes, shape = labels.last(source)
+    labels.put(out, labels.reshape(axes, shape, list(out.shape), literal))
 
 
 @rule("t", "transpose", "permute", "movedim", "numpy_T", "adjoint")
@@ -41,7 +42,7 @@ def permute(labels: Labels, call: Call) -> None:
         order[i], order[j] = order[j], order[i]
     else:
         order.reverse()
-    axes = labels.of(source)
+    axes, _ = labels.last(source)
     labels.put(call.out, [axes[i] for i in order])
 
 
@@ -129,6 +130,21 @@ def split(labels: Labels, call: Call) -> None:
         axes[dim] = [vector[start:stop] for vector in axes[dim]]
         labels.put(out, axes)
         start = stop
+
+
+@rule("as_strided", "as_strided_")
+def as_strided(labels: Labels, call: Call) -> None:
+    """Pass the axes whose size and stride only one axis of the source has; windows cannot change."""
+    source, out = call["self"], call.out
+    (axes, _), seen = labels.last(source), list(zip(source.shape, source.stride(), strict=True))
+    if call.name == "as_strided_":
+        seen = []
+    wanted = list(zip(out.shape, out.stride(), strict=True))
+    alike = [own for own in seen if seen.count(own) == 1 and wanted.count(own) == 1]
+    for axis, own in zip(axes, seen or [None] * len(axes), strict=True):
+        if own not in alike:
+            labels.freeze(axis, "is read through a window")
+    labels.put(out, [axes[seen.index(own)] if own in alike else [] for own in wanted])
 
 
 @rule("view_as_real", "view_as_complex")

@@ -1,0 +1,36 @@
+"""Parameters that one forward pass happened not to use, in lists of equal modules: experts that no token chose."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from tersor.graph.labels import Labels
+
+
+def follow_siblings(
+    labels: Labels, touched: set[int], tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
+) -> None:
+    """Give every unused parameter the cells of its counterpart in a module of the same list that was used."""
+    for name, tensor in tensors.items():
+        if id(tensor) in touched:
+            continue
+        for twin in _counterparts(name, modules):
+            other = tensors.get(twin)
+            if other is not None and id(other) in touched and other.shape == tensor.shape:
+                for own, theirs in zip(labels.of(tensor), labels.of(other), strict=True):
+                    labels.unify(own, theirs, "is as its siblings are")
+                touched.add(id(tensor))
+                break
+
+
+def _counterparts(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yield the names that a parameter has in the siblings of the modules around it, from the inside out."""
+    parts = name.split(".")
+    for depth in range(len(parts) - 1, 0, -1):
+        owner, own, rest = ".".join(parts[: depth - 1]), parts[depth - 1], parts[depth:]
+        parent = modules.get(owner)
+        if isinstance(parent, nn.ModuleList | nn.ModuleDict):
+            kind = type(parent._modules[own])
+            for key, sibling in parent._modules.items():
+                if key != own and type(sibling) is kind:
+                    yield ".".join([*parts[: depth - 1], key, *rest])
