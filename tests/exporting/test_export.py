@@ -112,8 +112,9 @@ def test_the_weights_are_inside_the_file_and_its_hash_and_size_are_recorded(tmp_
     assert len(artefact.sha256) == 64
 
 
-def test_exporting_prints_nothing(tmp_path, capfd):
-    export(network(), (torch.randn(2, 1, 4, 4),), tmp_path / "m.onnx")
+@pytest.mark.parametrize("runtime", QUICK)
+def test_exporting_and_opening_print_nothing(runtime, tmp_path, capfd):
+    open_artefact(export(network(), (torch.randn(2, 1, 4, 4),), tmp_path / "any.name", runtime))
     assert capfd.readouterr() == ("", "")
 
 

@@ -71,7 +71,9 @@ class TorchCompile:
 def _write(program: "Program", path: Path) -> Mapping[str, object]:
     import torch
 
-    torch.export.save(program.graph, path)
+    # As an open file: torch warns about any name that does not end in `.pt2`.
+    with path.open("wb") as file:
+        torch.export.save(program.graph, file)
     return {}
 
 
@@ -87,7 +89,8 @@ def _load(artefact: Artefact) -> Any:
             f"{artefact.path.name} is not the file that was written: its hash changed. "
             "A torch.export file can run any code when opened; export the model again."
         )
-    return torch.export.load(artefact.path).module()
+    with artefact.path.open("rb") as file:
+        return torch.export.load(file).module()
 
 
 def _session(function: Callable[..., Any], threads: int) -> Session:

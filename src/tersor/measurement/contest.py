@@ -29,6 +29,8 @@ LAUNCHES = 6
 MIN_PAIRS = 3
 #: A launch ends when the interval of its own median is this narrow, relative to the median.
 NARROW = 0.02
+#: A file whose whole interval lies below this is slower, whatever further launches say, and gets none.
+HOPELESS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,11 @@ def _launch(
     base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], seconds: float, least: int
 ) -> None:
     """Run rounds in fresh processes until the time is up or every interval is narrow."""
-    running = [track for track in tracks if track.failure is None]
+    running = [
+        track for track in tracks if track.failure is None and interval_of(track.launches).high >= HOPELESS
+    ]
+    if not running:
+        return
     with ExitStack() as processes:
         _open(base, running, arrays, processes)
         end = time.monotonic() + seconds * len(running)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, inf
+from math import comb, inf, nan
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     """
     ordered = sorted(values)
     rank = _rank(len(ordered), confidence)
-    median = float(np.median(ordered))
+    median = float(np.median(ordered)) if ordered else nan
     if rank == 0:
         return Interval(median, 0.0, inf)
     return Interval(median, ordered[rank - 1], ordered[-rank])
