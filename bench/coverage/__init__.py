@@ -1,0 +1,1 @@
+"""How many architectures can be pruned, with every result checked against the masked original."""
