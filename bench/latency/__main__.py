@@ -87,8 +87,8 @@ def page(result: dict) -> str:
     lines = [
         "# How often a comparison of latencies errs",
         "",
-        f"`python -m bench.latency` on {result['machine']['processor']}, {result['machine']['cores']} cores, with a second "
-        f"process busy throughout. Each row repeats `compare(..., seconds={result['seconds']})` from scratch.",
+        f"`python -m bench.latency` on {result['machine']['processor']}, {result['machine']['cores']} cores, with a "
+        f"second process busy throughout. Each row repeats `compare(..., seconds={result['seconds']})` from scratch.",
         "",
         "| comparison | runs | faster | slower | no difference shown | median ratio (5% to 95%) | median width |",
         "|---|---|---|---|---|---|---|",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tersor._check import one_of, positive
 from tersor.errors import ExportError
 from tersor.exporting import onnx_runtime as _onnx_runtime
+from tersor.exporting import openvino_runtime as _openvino_runtime
 from tersor.exporting import torch_runtime as _torch_runtime
 from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.files import sha256_of, shipped_bytes
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tersor.loading.inputs import Inputs
 
 __all__ = ["RUNTIMES", "export", "open_artefact"]
-_REGISTERED = (_onnx_runtime, _torch_runtime)
+_REGISTERED = (_onnx_runtime, _torch_runtime, _openvino_runtime)
 
 
 def export(

@@ -1,0 +1,62 @@
+"""The `openvino` runtime: one `.onnx` file, run by OpenVINO on the processor. An extra."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tersor._extras import require
+from tersor.exporting.artefact import Artefact, Session
+from tersor.exporting.runtimes import runtime
+
+if TYPE_CHECKING:
+    from tersor.exporting.program import Program
+
+
+@runtime
+@dataclass(frozen=True, slots=True)
+class OpenVino:
+    """OpenVINO on the processor.
+
+    Options of its artefacts:
+        precision: type that floating-point operations run in: `f32`, or `bf16` where the processor has it.
+
+    Source:
+        https://docs.openvino.ai/ (inference devices, CPU)
+    """
+
+    name: str = "openvino"
+
+    def missing(self) -> str:
+        """Return the package, if it is not installed."""
+        return "" if find_spec("openvino") else "`openvino` (pip install 'tersor[openvino]')"
+
+    def write(self, program: "Program", path: Path) -> Mapping[str, object]:
+        """Write an ONNX file, which OpenVINO reads as it is."""
+        from tersor.exporting.onnx_file import write_onnx
+
+        write_onnx(program, path)
+        return {"precision": "f32"}
+
+    def open(self, artefact: Artefact, *, threads: int) -> Session:
+        """Compile the file for lowest latency on `threads` threads, in one stream."""
+        openvino = require("openvino", extra="openvino", purpose="Running a file in OpenVINO")
+        core = openvino.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": str(artefact.options.get("precision", "f32")),
+        }
+        compiled = core.compile_model(core.read_model(artefact.path), "CPU", settings)
+        request = compiled.create_infer_request()
+        outputs = tuple(compiled.outputs)
+
+        def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+            found = request.infer(dict(enumerate(inputs)))
+            return tuple(found[output] for output in outputs)
+
+        return run
