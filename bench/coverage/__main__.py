@@ -13,6 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def _line(name: str, row: dict[str, Any]) -> str:
     note = "; ".join(part for part in (opaque, ", ".join(row["left_out"])) if part)
     return (
         f"| {name} | {row['status']} | {row['prunable']} of {row['groups']} | {row['worst_proof']:.0e} | "
-        f"{row['error']:.0e} | {row['reached']:.0%} | {row['kept']:.0%} | {row['attributes']} | {row['trace_s']} | {note} |"
+        f"{row['error']:.0e} | {row['reached']:.0%} | {row['kept']:.0%} | {row['attributes']} | {row['trace_s']} | "
+        f"{note} |"
     )
 
 
@@ -166,6 +168,7 @@ def main() -> None:
         "names", nargs="*", help="architectures of transformers; all of the zoo if none is given"
     )
     parser.add_argument("--limit", type=float, default=120.0, help="seconds per architecture")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--resume", action="store_true", help="keep the rows of the last run that are exact")
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -174,15 +177,13 @@ def main() -> None:
 
     last = RESULTS / "coverage.json"
     rows = json.loads(last.read_text()) if last.exists() and (options.resume or options.names) else {}
-    for name in options.names or NAMES:
-        if options.resume and rows.get(name, {}).get("status") == "exact":
-            continue
-        rows[name] = limited(build, name, options.limit)
-        print(
-            f"{name:28s} {rows[name]['status']:12s} {rows[name].get('reason', rows[name].get('error'))}",
-            flush=True,
-        )
-        write(rows)
+    exact = {name for name, row in rows.items() if row["status"] == "exact"} if options.resume else set()
+    names = [name for name in options.names or NAMES if name not in exact]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for name, row in zip(names, pool.map(lambda n: limited(build, n, options.limit), names), strict=True):
+            rows[name] = row
+            print(f"{name:28s} {row['status']:12s} {row.get('reason', row.get('error'))}", flush=True)
+            write(rows)
     print(table(rows).splitlines()[2])
 
 
