@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tersor.exporting.integers import OPSET, lower, translations
+from tersor.exporting.integers import OPSET, lower, pack, translations
 
 
 class Residual(nn.Module):
@@ -137,10 +137,12 @@ class File:
         named = isinstance(inputs, dict)
         free = {0: torch.export.Dim.DYNAMIC}
         shapes = dict.fromkeys(inputs, free) if named else tuple(free for _ in inputs)
-        torch.onnx.export(
-            module, () if named else inputs, self.path, kwargs=inputs if named else None, dynamo=True, verbose=False,
-            custom_translation_table=translations(), opset_version=OPSET, external_data=False, dynamic_shapes=shapes,
+        program = torch.onnx.export(
+            module, () if named else inputs, kwargs=inputs if named else None, dynamo=True, verbose=False,
+            custom_translation_table=translations(), opset_version=OPSET, dynamic_shapes=shapes,
         )  # fmt: skip
+        pack(program)
+        program.save(self.path)
 
     def run(self, *arrays, kernels=True, entries=()):
         options = ort.SessionOptions()

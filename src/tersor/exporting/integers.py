@@ -22,19 +22,21 @@ OPSET = 21
 def lower(model: nn.Module) -> nn.Module:
     """Return the integer form of `model`: what to export, with `translations()` and at least `OPSET`.
 
-    Weights become integer buffers with a DequantizeLinear, activations a
-    QuantizeLinear and DequantizeLinear pair, which runtimes fuse into integer kernels.
+    Weights become integer buffers with a DequantizeLinear, activations a QuantizeLinear and DequantizeLinear pair;
+    runtimes fuse them into integer kernels. Products with ranges taken at run time become DynamicQuantizeLinear and
+    MatMulInteger. Pass the written program through `pack` if the scheme has 4-bit weights, and open the file with
+    `session_entries`.
 
     Args:
         model: any model; one that is not a `QuantizedModel` has no integers and comes back as it is.
 
     Returns:
-        A module with integers in its buffers that computes what `model` computes, bit for bit.
+        A module with integers in its buffers that computes what `model` computes, bit for bit where ranges are static.
 
     Example:
         >>> from tersor.quantization.quantize import quantize
         >>> x = torch.randn(8, 4)
-        >>> small = quantize(nn.Sequential(nn.Linear(4, 2)), (x[:2],), [(x,)])
+        >>> small = quantize(nn.Sequential(nn.Linear(4, 2)), (x[:2],), [(x,)], scheme="static")
         >>> torch.equal(lower(small)(x), small(x))
         True
     """
@@ -46,12 +48,51 @@ def lower(model: nn.Module) -> nn.Module:
     for node, quantizer in quantizer_calls(graph_module):
         if parameter_of(node):
             _lower_weight(graph_module, node, quantizer)
-        else:
-            _lower_activation(graph_module, node, quantizer)
+    for node, quantizer in quantizer_calls(graph_module):
+        _lower_activation(graph_module, node, quantizer)
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
     return fx.GraphModule(graph_module, graph_module.graph)
+
+
+def session_entries(model: nn.Module) -> dict[str, str]:
+    """Return the session options that the file of `model` needs to be fast in ONNX Runtime.
+
+    Accuracy level 4 lets products with 4- and 8-bit blocks round their activations to 8 bits inside the kernel.
+
+    Example:
+        >>> session_entries(nn.Linear(2, 2))
+        {}
+    """
+    if isinstance(model, QuantizedModel) and model.scheme.weight.block:
+        return {"session.qdq_matmulnbits_accuracy_level": "4"}
+    return {}
+
+
+def pack(program: Any) -> None:
+    """Store the 4-bit codes of an exported ONNX program in 4 bits, two to a byte, in place.
+
+    Args:
+        program: what `torch.onnx.export` returned for a lowered module.
+    """
+    import onnx_ir as ir
+
+    graph = program.model.graph
+    four = {ir.DataType.INT4, ir.DataType.UINT4}
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Cast" else None
+        if source is None or not source.is_initializer() or node.attributes["to"].as_int() not in four:
+            continue
+        kind = ir.DataType(node.attributes["to"].as_int())
+        stored = source.const_value.numpy().astype(kind.numpy())
+        value = ir.Value(name=f"{source.name}_{kind.name.lower()}", const_value=ir.tensor(stored, dtype=kind))
+        value.type, value.shape = ir.TensorType(kind), source.shape
+        graph.register_initializer(value)
+        node.outputs[0].replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+        if not source.uses():
+            del graph.initializers[source.name]
 
 
 @torch.no_grad()
@@ -62,35 +103,49 @@ def _lower_bias(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQuan
     with graph_module.graph.inserting_before(node):
         stored = zip(_PARTS, (codes, step, torch.zeros_like(codes)), strict=True)
         buffers = [_buffer(graph_module, f"{node.name}_{part}", tensor) for part, tensor in stored]
-        value = graph_module.graph.call_function(OPS.dequantize.default, (*buffers, 0, 0))
+        value = graph_module.graph.call_function(OPS.dequantize.default, (*buffers, 0, 0, 32))
     node.replace_all_uses_with(value)
     graph_module.graph.erase_node(node)
 
 
 @torch.no_grad()
 def _lower_weight(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) -> None:
-    """Replace a rounded weight by its codes and a dequantization; for a MatMul, transposed as the runtime reads it."""
+    """Replace a rounded weight by its codes and a dequantization, for each layer that reads it."""
     spec, (step, zero) = quantizer.spec, quantizer.grid()
     codes = quantizer.codes(get_tensor(graph_module, parameter_of(node) or ""))
-    axis = -1 if spec.axis is None else spec.axis
     stored = [codes.to(spec.dtype), step, zero.expand_as(step).to(spec.dtype)]
+    graph, axis = graph_module.graph, -1 if spec.axis is None else spec.axis
     for reader in list(node.users):
-        transposed = reader.target is ATEN.linear.default and operands(reader)[0].meta["val"].dim() != 2
-        tensors = [t.t().contiguous() if transposed and t.dim() == 2 else t for t in stored]
-        name = f"{node.name}_{reader.name}" if transposed else node.name
-        with graph_module.graph.inserting_before(reader):
+        as_product = reader.target is ATEN.linear.default and _is_product(graph_module, reader)
+        name, tensors = node.name, stored
+        if as_product:
+            # The runtime reads a product's right side as (inputs, outputs); vectors of steps stay as they are.
+            tensors = [tensor.t().contiguous() if tensor.dim() == 2 else tensor for tensor in stored]
+            name, axis = f"{node.name}_{reader.name}", 1 - axis
+        with graph.inserting_before(reader):
             buffers = [
                 _buffer(graph_module, f"{name}_{part}", t) for part, t in zip(_PARTS, tensors, strict=True)
             ]
-            value = graph_module.graph.call_function(
-                OPS.dequantize.default, (*buffers, 1 - axis if transposed else axis, spec.block)
+            value = graph.call_function(
+                OPS.dequantize.default, (*buffers, axis, spec.block, spec.storage_bits)
             )
-        if transposed:
-            _as_matmul(graph_module.graph, reader, value)
+        if as_product:
+            _as_product(graph_module, reader, value)
         else:
             reader.replace_input_with(node, value)
     if not node.users:
-        graph_module.graph.erase_node(node)
+        graph.erase_node(node)
+
+
+def _is_product(graph_module: fx.GraphModule, linear: fx.Node) -> bool:
+    """Whether a linear layer is written as MatMul and Add; static layers over two axes are a Gemm."""
+    rounds = _rounds(graph_module, operands(linear)[0])
+    return linear.meta["val"].dim() != 2 or rounds is None or rounds.spec.dynamic
+
+
+def _rounds(graph_module: fx.GraphModule, node: fx.Node) -> FakeQuantize | None:
+    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return module if isinstance(module, FakeQuantize) else None
 
 
 _PARTS = ("codes", "step", "zero")
@@ -101,19 +156,29 @@ def _buffer(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     return graph_module.graph.get_attr(name)
 
 
-def _as_matmul(graph: fx.Graph, linear: fx.Node, weight: fx.Node) -> None:
-    """Replace `linear` by `x @ weight + bias`, the form that runtimes fuse over more than two axes."""
+def _as_product(graph_module: fx.GraphModule, linear: fx.Node, weight: fx.Node) -> None:
+    """Replace `linear` by `x @ weight + bias`, with the ranges of `x` taken at run time where its quantizer does."""
+    graph, x = graph_module.graph, operands(linear)[0]
+    rounds = _rounds(graph_module, x)
     with graph.inserting_before(linear):
-        product = graph.call_function(ATEN.matmul.default, (operands(linear)[0], weight))
+        if rounds is not None and rounds.spec.dynamic:
+            product = graph.call_function(OPS.dynamic_matmul.default, (operands(x)[0], *operands(weight)[:3]))
+        else:
+            product = graph.call_function(ATEN.matmul.default, (x, weight))
         if len(operands(linear)) > 2 and operands(linear)[2] is not None:
             product = graph.call_function(ATEN.add.Tensor, (product, operands(linear)[2]))
     product.meta["val"] = linear.meta["val"]
     linear.replace_all_uses_with(product)
     graph.erase_node(linear)
+    if not weight.users:
+        graph.erase_node(weight)
 
 
 def _lower_activation(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) -> None:
     """Replace a rounded activation by a quantization and a dequantization on buffers that its grid's uses share."""
+    if not node.users:
+        graph_module.graph.erase_node(node)
+        return
     spec, name = quantizer.spec, str(node.target).removeprefix(f"{QUANTIZERS}.")
     step, zero = quantizer.grid()
     graph = graph_module.graph
@@ -123,31 +188,42 @@ def _lower_activation(graph_module: fx.GraphModule, node: fx.Node, quantizer: Fa
         codes = graph.call_function(
             OPS.quantize.default, (operands(node)[0], scale, origin, spec.qmin, spec.qmax)
         )
-        value = graph.call_function(OPS.dequantize.default, (codes, scale, origin, -1, 0))
+        value = graph.call_function(OPS.dequantize.default, (codes, scale, origin, -1, 0, 8))
     node.replace_all_uses_with(value)
     graph.erase_node(node)
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """Return the ONNX function of each operator that a lowered module may hold."""
-    from onnxscript import opset21 as op
+    import onnx_ir as ir
+    from onnxscript import opset21
+
+    op: Any = opset21  # Its annotations do not know that a traced call always gives a value.
+    FLOAT, INT4, UINT4 = (int(kind) for kind in (ir.DataType.FLOAT, ir.DataType.INT4, ir.DataType.UINT4))
 
     def quantize(x, step, zero, qmin: int, qmax: int):
         del qmin, qmax  # The whole range of the type, which QuantizeLinear saturates to.
         return op.QuantizeLinear(x, step, zero)
 
-    def dequantize(codes, step, zero, axis: int, block: int):
+    def dequantize(codes, step, zero, axis: int, block: int, bits: int):
+        if bits == 4:
+            kind = UINT4 if zero.dtype == ir.DataType.UINT8 else INT4
+            codes, zero = op.Cast(codes, to=kind), op.Cast(zero, to=kind)
         if axis < 0:
             return op.DequantizeLinear(codes, step, zero)
-        if block:
-            return op.DequantizeLinear(codes, step, zero, axis=axis, block_size=block)
-        return op.DequantizeLinear(codes, step, zero, axis=axis)
+        return op.DequantizeLinear(codes, step, zero, axis=axis, block_size=block)
 
     def global_average_pool(x):
         return op.GlobalAveragePool(x)
+
+    def dynamic_matmul(x, codes, step, zero):
+        x_codes, x_step, x_zero = op.DynamicQuantizeLinear(x)
+        sums = op.Cast(op.MatMulInteger(x_codes, codes, x_zero, zero), to=FLOAT)
+        return op.Mul(sums, op.Mul(x_step, step))
 
     return {
         OPS.quantize.default: quantize,
         OPS.dequantize.default: dequantize,
         OPS.global_average_pool.default: global_average_pool,
+        OPS.dynamic_matmul.default: dynamic_matmul,
     }

@@ -47,10 +47,12 @@ def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     graph_module = fx.GraphModule(exported, exported.graph)
     _drop_noise(graph_module.graph)
     fold_batch_norm(graph_module)
+    _name_linears(graph_module)
     _name_global_pools(graph_module.graph)
-    graph_module.recompile()
-    graph_module.meta[ARGUMENTS] = tuple(inputs) if isinstance(inputs, dict) else ()
-    return graph_module
+    # A new module takes over what the graph reads, and leaves the folded norms behind.
+    captured = fx.GraphModule(graph_module, graph_module.graph)
+    captured.meta[ARGUMENTS] = tuple(inputs) if isinstance(inputs, dict) else ()
+    return captured
 
 
 def _export(model: nn.Module, inputs: Inputs) -> Any:
@@ -107,6 +109,29 @@ def _drop_noise(graph: fx.Graph) -> None:
             node.replace_all_uses_with(operands(node)[0])
             graph.erase_node(node)
     graph.eliminate_dead_code()
+
+
+def _name_linears(graph_module: fx.GraphModule) -> None:
+    """Write every product with a weight of its own as a linear layer, whose weight is (outputs, inputs)."""
+    for node in list(graph_module.graph.nodes):
+        position = _PRODUCTS.get(node.target)
+        if position is None or not _is_private(operands(node)[position + 1]) or node.kwargs:
+            continue
+        x, weight = operands(node)[position : position + 2]
+        bias = operands(node)[0] if position else None
+        value = get_tensor(graph_module, weight.target)
+        if value.dim() != 2 or (bias is not None and bias.op != "get_attr"):
+            continue
+        set_parameter(graph_module, weight.target, value.t().contiguous())
+        with graph_module.graph.inserting_before(node):
+            linear = graph_module.graph.call_function(ATEN.linear.default, (x, weight, bias))
+        linear.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(linear)
+        graph_module.graph.erase_node(node)
+
+
+#: Products, with the position of their left side.
+_PRODUCTS: dict[Any, int] = {ATEN.matmul.default: 0, ATEN.mm.default: 0, ATEN.addmm.default: 1}
 
 
 def _name_global_pools(graph: fx.Graph) -> None:

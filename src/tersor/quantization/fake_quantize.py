@@ -53,7 +53,7 @@ def _sum_to(values: Tensor, step: Tensor, spec: QSpec) -> Tensor:
 class FakeQuantize(nn.Module):
     """Round a tensor to its integer grid, as the runtime does, bit for bit.
 
-    While `observer` is set the tensor passes unchanged and is only looked at.
+    While `observer` is set the tensor passes unchanged and is only looked at; while `enabled` is false it passes.
 
     Attributes:
         spec: the codes.
@@ -61,6 +61,7 @@ class FakeQuantize(nn.Module):
         zero: code of 0.0.
         smallest: least step that the runtime's int32 bias allows.
         observer: what looks at tensors during calibration, else None.
+        enabled: whether tensors are rounded; only the measurement of sensitivity turns this off.
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020, section 2.1.
     """
@@ -75,6 +76,7 @@ class FakeQuantize(nn.Module):
         self.register_buffer("zero", torch.zeros(()))
         self.register_buffer("smallest", torch.full((), torch.finfo(torch.float32).tiny))
         self.observer: Observer | None = None
+        self.enabled = True
 
     def grid(self) -> tuple[Tensor, Tensor]:
         """Return the step and zero point that every use of this module rounds to."""
@@ -93,6 +95,8 @@ class FakeQuantize(nn.Module):
         """Return `x` on its grid."""
         if self.observer is not None:
             self.observer.look(x.detach())
+            return x
+        if not self.enabled:
             return x
         step, zero = place_dynamic(x.detach(), self.spec) if self.spec.dynamic else self.grid()
         return _LearnedStep.apply(x, step, zero, self.spec)
@@ -161,6 +165,6 @@ class FakeQuantizeBias(nn.Module):
 
     def forward(self, bias: Tensor) -> Tensor:
         """Return `bias` on its grid."""
-        if self.inputs.observer is not None:
+        if self.inputs.observer is not None or not self.inputs.enabled:
             return bias
         return _StraightThrough.apply(bias, self.codes(bias).to(bias.dtype) * self.step())

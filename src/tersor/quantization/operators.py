@@ -4,6 +4,8 @@
 integers, where the training graph holds floats on a grid.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,13 +28,17 @@ def _(x: Tensor, _step: Tensor, zero: Tensor, _qmin: int, _qmax: int) -> Tensor:
 
 
 @torch.library.custom_op("tersor::dequantize", mutates_args=())
-def dequantize_codes(codes: Tensor, step: Tensor, zero: Tensor, axis: int, block: int) -> Tensor:
-    """Return the values of `codes`; `axis` is -1 for one step, `block` counts the codes that share one."""
+def dequantize_codes(codes: Tensor, step: Tensor, zero: Tensor, axis: int, block: int, bits: int) -> Tensor:
+    """Return the values of `codes`; `axis` is -1 for one step, `block` counts the codes that share one.
+
+    A file stores the codes in `bits` bits.
+    """
+    del bits
     return decode(codes.to(step.dtype), step, zero.to(step.dtype), _spec(0, 1, axis, block))
 
 
 @dequantize_codes.register_fake
-def _(codes: Tensor, step: Tensor, _zero: Tensor, _axis: int, _block: int) -> Tensor:
+def _(codes: Tensor, step: Tensor, _zero: Tensor, _axis: int, _block: int, _bits: int) -> Tensor:
     return torch.empty_like(codes, dtype=step.dtype)
 
 
@@ -45,6 +51,18 @@ def global_average_pool(x: Tensor) -> Tensor:
 @global_average_pool.register_fake
 def _(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:2], *([1] * (x.dim() - 2))))
+
+
+def _keep_shape(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    del output
+    ctx.shape = inputs[0].shape
+
+
+def _spread_evenly(ctx: Any, grad: Tensor) -> Tensor:
+    return grad.expand(ctx.shape) / (ctx.shape.numel() // grad.numel())
+
+
+global_average_pool.register_autograd(_spread_evenly, setup_context=_keep_shape)
 
 
 @torch.library.custom_op("tersor::dynamic_matmul", mutates_args=())

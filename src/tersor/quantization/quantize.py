@@ -22,6 +22,7 @@ def sites(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """Return the names of the layers of `model` that can run in integers, in the order of execution.
 
     Example:
+        >>> import torch
         >>> sites(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (torch.randn(2, 4),))
         ('0', '2')
     """
@@ -64,6 +65,7 @@ def quantize(
         ArgumentError: if the model has no layer to quantize.
 
     Example:
+        >>> import torch
         >>> model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(64, 4)
         >>> small = quantize(model, (x[:2],), [(x,)], scheme="static")
         >>> small.integers, small(x).shape

@@ -34,7 +34,7 @@ class MeanSquaredError:
 
     def __call__(self, samples: Samples, spec: QSpec) -> tuple[Tensor, Tensor]:
         """Return the range of least error."""
-        spec = spec if spec.axis is None else QSpec(spec.qmin, spec.qmax, axis=0, symmetric=spec.symmetric)
+        spec = QSpec(spec.qmin, spec.qmax, axis=0, symmetric=spec.symmetric)
         lo, hi = samples.lo, samples.hi
         lo, hi = self._best(samples, spec, lo, hi, (True, True))
         if not spec.symmetric:

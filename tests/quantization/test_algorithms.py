@@ -1,0 +1,153 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tersor.loading.inputs import call, main_output
+from tersor.planning.plan import Plan, Quantize
+from tersor.quantization.algorithms.registry import REFINEMENTS, RESCALINGS
+from tersor.quantization.algorithms.second_order import SecondOrder
+from tersor.quantization.capture import capture
+from tersor.quantization.grid import QSpec
+from tersor.quantization.layers import layers
+from tersor.quantization.march import march
+from tersor.quantization.quantize import quantize, sites
+from tersor.quantization.recipe import Recipe
+
+WEIGHT = QSpec(-7, 7, axis=0, symmetric=True)
+
+
+@pytest.mark.parametrize("name", sorted(RESCALINGS))
+def test_every_rescaling_leaves_the_function_as_it_was(name, conv_net, images, attention, tokens):
+    for model, inputs in ((conv_net, (images,)), (attention, {"tokens": tokens})):
+        graph = capture(model, inputs)
+        twin = copy.deepcopy(graph)
+        RESCALINGS[name]()(twin, [inputs], WEIGHT)
+        changed, plain = main_output(call(twin, inputs)), main_output(call(graph, inputs))
+        assert torch.allclose(changed, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "places"), [("equalize", 1), ("smooth", 2), ("awq", 2)])
+def test_rescalings_find_their_places(name, places, conv_net, images, attention, tokens):
+    tokens = tokens * torch.logspace(-1, 1, 32)
+    model, inputs = (conv_net, (images,)) if name == "equalize" else (attention, {"tokens": tokens})
+    graph = capture(model, inputs)
+    before = {k: v.clone() for k, v in graph.state_dict().items()}
+    assert RESCALINGS[name]()(graph, [inputs], WEIGHT) >= min(places, 1)
+    assert any(not torch.equal(before[k], v) for k, v in graph.state_dict().items())
+
+
+def test_smoothing_takes_the_outliers_out_of_activations(attention, tokens, db):
+    with torch.no_grad():
+        attention.norm1.weight[3], attention.norm2.weight[5] = 60.0, 60.0
+    original = attention(tokens=tokens)["logits"].detach()
+    error = {}
+    for before in ((), ("smooth",)):
+        small = quantize(
+            attention,
+            {"tokens": tokens[:2]},
+            [{"tokens": tokens}],
+            scheme="static",
+            recipe=Recipe("minmax", before),
+        )
+        error[before] = db(original, small(tokens=tokens)["logits"].detach())
+    assert error[("smooth",)] > error[()] + 3
+
+
+def test_equalization_repairs_unequal_channels(db):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    factors = torch.logspace(-2, 2, 16)
+    with torch.no_grad():
+        model[0].weight *= factors[:, None, None, None]
+        model[0].bias *= factors
+        model[2].weight /= factors[None, :, None, None]
+    x = torch.randn(32, 3, 12, 12)
+    original = model(x).detach()
+    plain = quantize(model, (x[:2],), [(x,)], recipe=Recipe("minmax"))
+    equal = quantize(model, (x[:2],), [(x,)], recipe=Recipe("minmax", ("equalize",)))
+    assert db(original, equal(x).detach()) > db(original, plain(x).detach()) + 10
+
+
+def low_bits(model, inputs):
+    return Plan(tuple(Quantize(site, weight_bits=3) for site in sites(model, inputs)))
+
+
+@pytest.mark.parametrize("name", sorted(REFINEMENTS))
+def test_every_refinement_brings_each_layer_closer_to_the_reference(name, perceptron, rows):
+    plan = low_bits(perceptron, (rows[:2],))
+    plain = quantize(perceptron, (rows[:2],), [(rows,)], scheme="static", plan=plan)
+    reference, refine = capture(perceptron, (rows[:2],)), REFINEMENTS[name]()
+    checked = 0
+
+    def visit(layer, x, y):
+        nonlocal checked
+        root = plain.graph_module
+        error = lambda: float(
+            (
+                layer.run(
+                    x, layer.quantizer(root.get_parameter(layer.weight)), root.get_parameter(layer.bias)
+                )
+                - y
+            )
+            .square()
+            .sum()
+        )
+        before = error()
+        refine(layer, root, x, y)
+        assert error() <= before * 1.0001
+        checked += error() < 0.97 * before
+
+    march(plain.graph_module, reference, [(rows,)], visit)
+    assert checked >= 2
+
+
+@pytest.mark.parametrize("name", ["adaround", "gptq"])
+def test_refined_weights_lie_on_their_grid(name, perceptron, rows):
+    small = quantize(perceptron, (rows[:2],), [(rows,)], scheme="static", recipe=Recipe("mse", (), (name,)))
+    for layer in layers(small.graph_module):
+        weight = small.graph_module.get_parameter(layer.weight).detach()
+        assert torch.equal(layer.quantizer(weight), weight)
+
+
+@pytest.mark.parametrize("name", sorted(REFINEMENTS))
+def test_refinements_repeat_exactly(name, perceptron, rows):
+    make = lambda: quantize(
+        perceptron, (rows[:2],), [(rows,)], scheme="static", recipe=Recipe("mse", (), (name,))
+    )
+    assert torch.equal(make()(rows), make()(rows))
+
+
+def test_second_order_rounding_equals_the_plain_recursion():
+    """Against optimal brain quantization written naively: one weight at a time, the inverse downdated each time."""
+    generator = np.random.default_rng(0)
+    weight, x = generator.normal(size=(4, 12)), generator.normal(size=(12, 200))
+    gram, step = x @ x.T, 0.4
+    hessian = gram + np.eye(12) * 0.01 * np.mean(np.diag(gram))
+    naive, inverse = weight.copy(), np.linalg.inv(hessian)
+    for j in range(12):
+        code = np.clip(np.round(naive[:, j] / step), -7, 7) * step
+        error = (naive[:, j] - code) / inverse[j, j]
+        naive -= np.outer(error, inverse[j]) * (np.arange(12) > j)
+        naive[:, j] = code
+        inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+    steps = torch.full((4, 12), step, dtype=torch.float64)
+    ours = SecondOrder(block=5).solve(
+        torch.tensor(weight), steps, torch.zeros_like(steps), QSpec(-7, 7, symmetric=True), torch.tensor(gram)
+    )
+    assert np.allclose(ours.numpy(), naive)
+
+
+def test_auto_keeps_the_best_recipe_it_measured(perceptron, rows):
+    small = quantize(perceptron, (rows[:2],), [(rows,)], scheme="static", recipe="auto", budget_s=60)
+    assert len(small.attempts) >= 4
+    best = max(attempt.sqnr_db for attempt in small.attempts)
+    chosen = next(a.sqnr_db for a in small.attempts if a.recipe == small.recipe)
+    assert best - chosen <= 0.25
+
+
+def test_auto_finishes_its_first_recipe_whatever_the_budget(perceptron, rows):
+    small = quantize(perceptron, (rows[:2],), [(rows,)], scheme="static", recipe="auto", budget_s=1e-6)
+    assert len(small.attempts) == 1
