@@ -313,6 +313,7 @@ def test_a_torchmetrics_object_brings_its_direction():
     metric = metric_of(torchmetrics.MeanSquaredError())
     assert not metric.higher_is_better
     assert metric.value(torch.zeros(3), torch.full((3,), 2.0)) == 4.0
+    assert metric.value(torch.zeros(3), torch.full((3,), 1.0)) == 1.0
 
 
 @pytest.mark.parametrize("wrong", [3, lambda a, b, c: 0])

@@ -1,6 +1,8 @@
 """What loading must never do, read from its own source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,10 @@ def test_numpy_never_unpickles(file):
 
 def test_the_scan_sees_an_unsafe_call():
     assert ast.unparse(calls("import torch\ntorch.load('x')")[0].func) == "torch.load"
+
+
+def test_loading_does_not_import_the_slow_libraries():
+    slow = ("torchmetrics", "transformers", "sklearn", "pyarrow", "PIL")
+    code = f"import sys, tersor.loading.build; print([m for m in {slow} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -47,6 +47,8 @@ def test_copies_with_different_labels_stay_together(numbers):
     labels = np.tile([0, 1], len(numbers))
     parts = assign(digests, labels, SHARES).reshape(-1, 2)
     assert (parts[:, 0] == parts[:, 1]).all()
+    swapped = assign(digests, 1 - labels, SHARES).reshape(-1, 2)
+    assert np.array_equal(parts, swapped)
 
 
 @given(st.integers(20, 400), st.integers(1, 5), st.integers(0, 1000))

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,6 +18,18 @@ from tersor.loading.setting import Setting
 #: First and second parameter names of a metric that wants the model itself.
 _MODEL_NAMES = ("model", "net", "network", "module")
 _LOADER_NAMES = ("data", "dataset", "batches", "split")
+
+
+@runtime_checkable
+class _Accumulating(Protocol):
+    """A torchmetrics object: it remembers every call until it is reset."""
+
+    def reset(self) -> None: ...
+
+    def update(self, outputs: Tensor, target: Tensor, /) -> None: ...
+
+    def compute(self) -> Any: ...
+
 
 _INFERRED = {
     "classification": "accuracy",
@@ -98,12 +111,21 @@ def metric_of(function: object) -> Metric:
             higher_is_better=up,
             of_model=lambda model, data: _number(function(model, data)),
         )
+    if isinstance(function, _Accumulating):
+        return Metric(name, partial(_fresh, function), higher_is_better=up)
     needed = [p for p in parameters if p.default is p.empty and p.name in names]
     if parameters and len(needed) > 2:
         raise ArgumentError(
             f"The metric {name!r} takes ({', '.join(names)}); it must take (preds, target) or (model, loader)."
         )
     return Metric(name, lambda outputs, target: _number(function(outputs, target)), higher_is_better=up)
+
+
+def _fresh(metric: _Accumulating, outputs: Tensor, target: Tensor) -> float:
+    """Return the value of an accumulating metric on this data alone."""
+    metric.reset()
+    metric.update(outputs, target)
+    return _number(metric.compute())
 
 
 def _needs_model(_outputs: Tensor, _target: Tensor) -> float:

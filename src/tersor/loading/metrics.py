@@ -1,14 +1,14 @@
 """Metrics by name: one small factory each, in one table. `Setting` tells them the shape of the task."""
 
+import importlib
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics import functional as torchmetrics
 
 from tersor.errors import ArgumentError
 from tersor.loading.answers import (
@@ -105,67 +105,65 @@ metric("top5", kinds=_CLASSES)(partial(_top_k, 5))
 metric("top10", kinds=_CLASSES)(partial(_top_k, 10))
 
 
-def _of_classes(
-    function: Callable[..., Tensor], average: str, setting: Setting, outputs: Tensor, target: Tensor
-) -> float:
+def _torchmetrics(function: str, outputs: Tensor, target: Tensor, **options: Any) -> float:
+    # Imported here because torchmetrics imports transformers where it is installed, which takes seconds.
+    return float(
+        getattr(importlib.import_module("torchmetrics.functional"), function)(outputs, target, **options)
+    )
+
+
+def _of_classes(function: str, average: str, setting: Setting, outputs: Tensor, target: Tensor) -> float:
     """Call a torchmetrics function on class numbers (or labels) with the task that this setting is."""
     if setting.kind == "multilabel":
         said = (outputs > threshold(setting)).to(torch.int64)
         options = {"task": "multilabel", "num_labels": setting.classes, "average": average}
-        return float(function(said, target.to(torch.int64), **options))
+        return _torchmetrics(function, said, target.to(torch.int64), **options)
     shown, wanted = aligned(outputs, target, setting)
     said = answers(shown, setting)
     kept = wanted != IGNORED
     if setting.binary:
-        return float(function(said[kept], wanted[kept], task="binary"))
-    return float(
-        function(said[kept], wanted[kept], task="multiclass", num_classes=setting.classes, average=average)
-    )
+        return _torchmetrics(function, said[kept], wanted[kept], task="binary")
+    options = {"task": "multiclass", "num_classes": setting.classes, "average": average}
+    return _torchmetrics(function, said[kept], wanted[kept], **options)
 
 
-def _class_metric(name: str, function: Callable[..., Tensor], average: str, setting: Setting) -> Metric:
+def _class_metric(name: str, function: str, average: str, setting: Setting) -> Metric:
     return Metric(name, partial(_of_classes, function, average, setting))
 
 
 _LABELS = (*_CLASSES, "multilabel")
-metric("f1", "f1_macro", kinds=_LABELS)(partial(_class_metric, "f1", torchmetrics.f1_score, "macro"))
-metric("f1_micro", kinds=_LABELS)(partial(_class_metric, "f1_micro", torchmetrics.f1_score, "micro"))
-metric("precision", kinds=_LABELS)(partial(_class_metric, "precision", torchmetrics.precision, "macro"))
-metric("recall", kinds=_LABELS)(partial(_class_metric, "recall", torchmetrics.recall, "macro"))
+metric("f1", "f1_macro", kinds=_LABELS)(partial(_class_metric, "f1", "f1_score", "macro"))
+metric("f1_micro", kinds=_LABELS)(partial(_class_metric, "f1_micro", "f1_score", "micro"))
+metric("precision", kinds=_LABELS)(partial(_class_metric, "precision", "precision", "macro"))
+metric("recall", kinds=_LABELS)(partial(_class_metric, "recall", "recall", "macro"))
 metric("balanced_accuracy", kinds=("classification",))(
-    partial(_class_metric, "balanced_accuracy", torchmetrics.accuracy, "macro")
+    partial(_class_metric, "balanced_accuracy", "accuracy", "macro")
 )
 
 
-def _of_scores(
-    function: Callable[..., Tensor | None], setting: Setting, outputs: Tensor, target: Tensor
-) -> float:
+def _of_scores(function: str, setting: Setting, outputs: Tensor, target: Tensor) -> float:
     """Call a torchmetrics ranking function on probabilities."""
     if setting.kind == "multilabel":
         options = {"task": "multilabel", "num_labels": setting.classes}
-        return _float(function(probabilities(outputs, setting), target.to(torch.int64), **options))
+        return _torchmetrics(function, probabilities(outputs, setting), target.to(torch.int64), **options)
     shown, wanted = aligned(outputs, target, setting)
     chances = probabilities(shown, setting)
     if setting.binary:
-        return _float(function(chances.reshape(-1), wanted.reshape(-1), task="binary"))
+        return _torchmetrics(function, chances.reshape(-1), wanted.reshape(-1), task="binary")
     flat = chances.reshape(-1, setting.classes)
-    return _float(function(flat, wanted.reshape(-1), task="multiclass", num_classes=setting.classes))
-
-
-def _float(value: Tensor | None) -> float:
-    return math.nan if value is None else float(value)
+    return _torchmetrics(function, flat, wanted.reshape(-1), task="multiclass", num_classes=setting.classes)
 
 
 @metric("auroc", kinds=("classification", "multilabel"))
 def _auroc(setting: Setting) -> Metric:
     """Area under the receiver operating characteristic curve, macro average over classes."""
-    return Metric("auroc", partial(_of_scores, torchmetrics.auroc, setting))
+    return Metric("auroc", partial(_of_scores, "auroc", setting))
 
 
 @metric("average_precision", kinds=("classification", "multilabel"))
 def _average_precision(setting: Setting) -> Metric:
     """Area under the precision-recall curve, macro average over classes."""
-    return Metric("average_precision", partial(_of_scores, torchmetrics.average_precision, setting))
+    return Metric("average_precision", partial(_of_scores, "average_precision", setting))
 
 
 @metric("iou", "miou", kinds=("segmentation",))
@@ -265,7 +263,7 @@ def _r2(_setting: Setting) -> Metric:
     def value(outputs: Tensor, target: Tensor) -> float:
         n = len(outputs)
         shown, wanted = outputs.detach().reshape(n, -1), target.reshape(n, -1).to(outputs.device)
-        return float(torchmetrics.r2_score(shown.to(torch.float64), wanted.to(torch.float64)))
+        return _torchmetrics("r2_score", shown.to(torch.float64), wanted.to(torch.float64))
 
     return Metric("r2", value)
 
