@@ -194,6 +194,11 @@ def test_taylor_sums_consumers_before_the_absolute_value_and_leaves_producers_ou
     assert Taylor().score(found).item() == 0
 
 
+def test_taylor_takes_the_absolute_value_of_each_sample():
+    part = Part("a", 1, "reads", torch.ones(1, 1), saliency=torch.tensor([[2.0], [-2.0], [1.0], [-1.0]]))
+    assert Taylor().score(Evidence("g", 1, (part,), frozenset({"saliency"}))).item() == 1.5
+
+
 def test_fisher_is_the_quadratic_form_of_the_empirical_fisher():
     weight, gradients = torch.randn(3, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
     fisher = gradients.T @ gradients / 20

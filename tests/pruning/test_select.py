@@ -127,6 +127,32 @@ def test_the_greedy_budget_is_optimal_for_additive_costs():
     assert lost == pytest.approx(best)
 
 
+def greedy(scores, cost, budget):
+    """Recompute every priority at every step; lowest first, by name at a tie."""
+    falls = {name: values.sort().values.double() for name, values in scores.items()}
+    count = {name: len(values) for name, values in scores.items()}
+    while cost(count) > budget:
+        options = []
+        for name in sorted(count):
+            if count[name] > 1:
+                saved = cost(count) - cost({**count, name: count[name] - 1})
+                options.append((falls[name][len(falls[name]) - count[name]].item() / saved, name))
+        count[min(options)[1]] -= 1
+    return count
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_budget_follows_the_greedy_path_where_costs_multiply(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = {
+        name: torch.rand(size, generator=generator)
+        for name, size in [("a", 12), ("b", 20), ("c", 6), ("d", 15)]
+    }
+    budget = 0.3 * area(kept(Plan(), scores))
+    plan = prune_to_budget(scores, cost=area, budget=budget, keep_at_least=0)
+    assert kept(plan, scores) == greedy(scores, area, budget)
+
+
 def test_a_cost_that_no_cut_lowers_is_refused_with_the_reason():
     with pytest.raises(PlanError, match="cannot go below 7"):
         prune_to_budget({"a": torch.ones(3)}, cost=lambda k: 7.0, budget=5)

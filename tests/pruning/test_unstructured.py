@@ -149,6 +149,14 @@ def test_gradual_pruning_reaches_its_ratio_and_never_lets_a_weight_back(scope):
     assert len(set(ratios)) >= 4
 
 
+def test_asking_for_fewer_zeros_lets_none_back():
+    model = network()
+    hold = Hold(model, {"0.weight": torch.ones(16, 8)})
+    hold.tighten(0.5)
+    hold.tighten(0.25)
+    assert hold.ratio == 0.5
+
+
 def test_a_quantile_leaves_its_ratio_below():
     values = torch.randn(1000)
     assert (values < quantile([values[:300], values[300:]], 0.3)).sum() == 300

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from tersor.loading.task import Batch
 from tersor.planning.plan import Cut, Plan
 
 #: Rows of one batch that enter a fit; more add time and next to no information.
-_ROWS = 8192
+_ROWS = 4096
 
 
 def compensate(
@@ -126,10 +127,11 @@ def _check_shape(name: str, weight: Tensor, graph: Graph, removed: np.ndarray) -
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """A parameter that reads units which went, and which of its outputs stay."""
+    """A parameter that reads units which went, which of its outputs stay, and how often it runs."""
 
     use: Use
     outputs: Tensor
+    times: int
 
     def matrix(self, weight: Tensor) -> Float[Tensor, "features outputs"]:
         """Return a weight as the matrix that features are multiplied by."""
@@ -155,7 +157,11 @@ def _readers(model: nn.Module, inputs: Inputs, graph: Graph, removed: np.ndarray
     other = {use.parameter for use in seen if use.inputs is None}
     kept = lambda use, axes: [_kept(graph, use.parameter, axis, removed) for axis in axes]
     found = tuple(
-        _Reader(replace(use, inputs=None, outputs=None), torch.from_numpy(_grid(kept(use, use.writes))))
+        _Reader(
+            replace(use, inputs=None, outputs=None),
+            torch.from_numpy(_grid(kept(use, use.writes))),
+            sum(other.parameter == use.parameter for other in seen),
+        )
         for use in reversed(fit.values())
         if use.parameter not in other and not all(stays.all() for stays in kept(use, use.reads))
     )
@@ -178,7 +184,7 @@ def _grid(stays: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
-    """Means over rows of x x^T, x y^T, x and y, in float64."""
+    """Means over rows of x x^T, x y^T, x and y, added up in float64."""
 
     inputs: Float[Tensor, "features features"]
     cross: Float[Tensor, "features outputs"]
@@ -204,29 +210,36 @@ def _moments(teacher: nn.Module, student: nn.Module, reader: _Reader, batches: I
     totals: list[Tensor] | None = None
     rows = 0
     for batch in batches:
-        targets = _seen(teacher, reader.use.parameter, batch.inputs, lambda use: use.outputs)
-        inputs = _seen(student, reader.use.parameter, batch.inputs, lambda use: use.inputs)
+        targets = _seen(teacher, reader, batch.inputs, lambda use: use.outputs)
+        inputs = _seen(student, reader, batch.inputs, lambda use: use.inputs)
         for x, y in zip(inputs, targets, strict=True):
             # Every n-th row, the same ones on both sides.
             step = -(-len(x) // _ROWS)
-            x, y = x[::step].double(), y[::step].double()[:, reader.outputs.to(y.device)]
-            new = [x.T @ x, x.T @ y, x.sum(0), y.sum(0)]
+            x, y = x[::step].float(), y[::step].float()[:, reader.outputs.to(y.device)]
+            new = [part.double() for part in (x.T @ x, x.T @ y, x.sum(0), y.sum(0))]
             totals = new if totals is None else [a + b for a, b in zip(totals, new, strict=True)]
             rows += len(x)
     assert totals is not None
     return _Moments(*(total / rows for total in totals))
 
 
+class _Enough(Exception):
+    """Ends a forward pass once everything wanted of it was seen."""
+
+
 def _seen(
-    model: nn.Module, name: str, inputs: Inputs, pick: Callable[[Use], Callable[[], Tensor] | None]
+    model: nn.Module, reader: _Reader, inputs: Inputs, pick: Callable[[Use], Callable[[], Tensor] | None]
 ) -> list[Tensor]:
     known, found = stored(model), list[Tensor]()
 
     def visit(operation: Operation) -> None:
         use = use_of(operation, known)
-        make = pick(use) if use is not None and use.parameter == name else None
+        make = pick(use) if use is not None and use.parameter == reader.use.parameter else None
         if make is not None:
             found.append(make())
+        if len(found) == reader.times:
+            raise _Enough
 
-    watch(model, inputs, visit)
+    with suppress(_Enough):
+        watch(model, inputs, visit)
     return found
