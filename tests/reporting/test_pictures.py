@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from tersor.reporting import heat, pictures, spread
+from tersor.reporting import front, heat, pictures, spread
 from tersor.reporting.record import (
     Aim,
     Curve,
@@ -22,7 +22,7 @@ from tersor.reporting.svg import NARROW, WIDE, Picture, draw
 
 @pytest.fixture(scope="module")
 def pareto(record) -> Picture:
-    return pictures.pareto(record)
+    return front.pareto(record)
 
 
 def texts(svg: str) -> list[str]:
@@ -34,6 +34,12 @@ def texts(svg: str) -> list[str]:
 def test_the_front_shows_the_floor_the_numbers_and_every_standing(pareto):
     shown = texts(pareto.wide)
     assert {"floor 0.9761", "1", "8", "original", "holds", "misses", "not tested"} <= set(shown)
+
+
+def test_the_axis_of_quality_keeps_to_the_values(pareto):
+    scale = [float(text) for text in texts(pareto.wide) if re.fullmatch(r"0\.\d+|1\.0+", text)]
+    assert scale
+    assert min(scale) > 0.9
 
 
 def test_holding_and_missing_points_differ_in_shape(pareto):
@@ -65,7 +71,7 @@ def test_the_picture_of_the_margin_says_its_numbers(record):
 
 def test_without_numbers_there_is_no_picture(bare):
     assert pictures.margin(bare) is None
-    assert pictures.pareto(bare) is None
+    assert front.pareto(bare) is None
     assert spread.latency(bare) is None
     assert pictures.roofline(bare) is None
     assert pictures.curves(bare) == ()
@@ -95,7 +101,7 @@ def test_missing_and_extreme_numbers_are_drawn(bare):
         ),
     )
     assert pictures.margin(record) is not None
-    assert "2 models" in pictures.pareto(record).label
+    assert "2 models" in front.pareto(record).label
     assert [quantity for quantity, _ in pictures.curves(record)] == ["empty", "loss"]
     assert pictures.roofline(record) is not None
 
@@ -149,4 +155,4 @@ def test_ids_of_two_drawings_do_not_meet():
 def test_every_goal_has_its_axis(record, goal):
     aim: Aim = replace(record.aim, goal=goal)
     rows = tuple(replace(row, peak_bytes=row.size_bytes) for row in record.candidates)
-    assert pictures.pareto(replace(record, aim=aim, candidates=rows)) is not None
+    assert front.pareto(replace(record, aim=aim, candidates=rows)) is not None

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from tersor.reporting import heat, pictures, sections, spread, tables
+from tersor.reporting import front, heat, pictures, sections, spread, tables
 from tersor.reporting.record import Estimate, Row, Split
 from tersor.reporting.report import render_html
 from tersor.reporting.svg import Picture
@@ -170,7 +170,7 @@ def test_a_bare_record_gives_a_page_without_empty_parts(bare):
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_hostile_text_everywhere_is_only_shown(record, payload, monkeypatch):
-    for module in (pictures, spread, heat):
+    for module in (front, pictures, spread, heat):
         monkeypatch.setattr(module, "picture", lambda name, label, build: Picture(label, Markup(), Markup()))
     check(render_html(filled(record, payload)))
 
@@ -212,6 +212,15 @@ def test_a_lower_is_better_metric_puts_the_largest_loss_first(record):
 def test_a_column_of_the_layer_table_without_words_is_left_out(record):
     layers = tuple(replace(layer, reason="", kind="") for layer in record.layers)
     assert tables.layers(replace(record, layers=layers)).columns == ("layer", "change", "before", "after")
+
+
+def test_a_long_recipe_is_short_in_the_table_and_whole_in_the_page(record):
+    chosen = replace(record.candidates[record.chosen], recipe=tuple(f"step {n} of many" for n in range(9)))
+    rows = tuple(chosen if n == record.chosen else row for n, row in enumerate(record.candidates))
+    long = replace(record, candidates=rows)
+    cell = tables.trials(long).rows[record.chosen + 1][1]
+    assert cell.endswith("after 6 steps: step 6 of many; step 7 of many; step 8 of many")
+    assert next(s for s in sections.sections(long) if s.anchor == "layers").steps == chosen.recipe
 
 
 def test_an_original_that_is_shipped_is_not_compared_with_itself(record):

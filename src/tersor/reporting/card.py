@@ -15,7 +15,8 @@ _PIPELINES = {
     "segmentation": "image-segmentation",
 }
 
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>|~&$@#]|:(?=//)|(?<=\bwww)\.|^(?:[-+=]|\d+(?=[.)]))", re.IGNORECASE)
+_SPECIAL = re.compile(r"[\\`*_{}\[\]<|~&$@]|:(?=//)|(?<=\bwww)\.|^[-+=>#]", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 def escape_markdown(text: str) -> str:
@@ -25,15 +26,9 @@ def escape_markdown(text: str) -> str:
 
     Example:
         >>> print(escape_markdown("a|b <i> 0.5"))
-        a\|b \<i\> 0.5
+        a\|b \<i> 0.5
     """
-    return _SPECIAL.sub(_escaped, " ".join(text.split()))
-
-
-def _escaped(found: re.Match) -> str:
-    """A leading number is made harmless through the mark behind it, which is escaped in its place."""
-    mark = found.group()
-    return f"&#{ord(mark[0])};{mark[1:]}" if mark[0].isdigit() else f"\\{mark}"
+    return _LIST_MARK.sub(r"\1\\\2", _SPECIAL.sub(r"\\\g<0>", " ".join(text.split())))
 
 
 def render_card(record: Record) -> str:

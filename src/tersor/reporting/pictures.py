@@ -3,8 +3,6 @@
 A function takes the record and returns its picture, or None where the numbers for it were not measured.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -12,17 +10,11 @@ from typing import Any
 import altair as alt
 
 from tersor.reporting import words
-from tersor.reporting.record import Curve, Estimate, Record, Row, Standing
+from tersor.reporting.record import Curve, Estimate, Record
 from tersor.reporting.svg import Picture, haloed, inline, picture
 
 _COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 4], [1, 3])
-_SHAPES = {"original": "square", "holds": "circle", "misses": "cross", "not tested": "diamond"}
-_SHAPE_COLOURS = {
-    "original": "var(--ink)", "holds": "var(--good)", "misses": "var(--bad)", "not tested": "var(--muted)"
-}  # fmt: skip
-#: More points than this are drawn without their numbers.
-_LABELLED = 30
 
 
 def margin(record: Record) -> Picture | None:
@@ -65,104 +57,6 @@ def _margin(drop: Estimate, allowed: float, width: int) -> alt.TopLevelMixin:
         place = {"align": align, "dx": -5 if align == "right" else 5, "y": 9, "fontSize": 12}
         marks.append(spot.mark_text(**place, color="var(--muted)").encode(x=x, text="text:N"))
     return alt.layer(*marks).properties(width=width, height=62)
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """What a goal is measured in."""
-
-    title: str
-    read: Callable[[Row], float | None]
-
-
-def _median_ms(row: Row) -> float | None:
-    median = row.latency.median_s if row.latency else None
-    return None if median is None else 1e3 * median
-
-
-_GOALS = {
-    "latency": _Axis("median time of one call, ms", _median_ms),
-    "throughput": _Axis(
-        "samples per second", lambda row: row.latency.throughput_per_s if row.latency else None
-    ),
-    "size": _Axis("size on disk, MB", lambda row: None if row.size_bytes is None else row.size_bytes / 1e6),
-    "memory": _Axis("peak memory, MB", lambda row: None if row.peak_bytes is None else row.peak_bytes / 1e6),
-}
-
-
-def pareto(record: Record) -> Picture | None:
-    """Draw quality on the search split against what the goal asked to reduce, one point a candidate."""
-    axis = _GOALS.get(record.aim.goal, _GOALS["latency"])
-    points = [
-        {
-            "text": str(number) if number else "original",
-            "x": axis.read(row),
-            "y": row.quality.value,
-            "low": row.quality.low,
-            "high": row.quality.high,
-            "limit": row.standing.value if number else "original",
-            "shipped": row is record.shipped,
-            "name": row.name,
-        }
-        for number, row in enumerate((record.base, *record.candidates))
-        if row.quality and row.quality.value is not None and axis.read(row) is not None
-    ]
-    if len(points) < 2:
-        return None
-    holding = sum(point["limit"] == Standing.HOLDS.value for point in points)
-    label = (
-        f"{record.aim.metric} against {axis.title} for {len(points)} models; {holding} of the candidates hold the "
-        f"limit. Shipped: {record.shipped.name}."
-    )
-    return picture("pareto", label, partial(_pareto, record, axis.title, points))
-
-
-def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.TopLevelMixin:
-    x = alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=True, padding=24))
-    y = alt.Y(
-        "y:Q", title=f"{record.aim.metric}, search split", scale=alt.Scale(zero=False, nice=True, padding=12)
-    )
-    kinds = [kind for kind in _SHAPES if any(point["limit"] == kind for point in points)]
-    legend = alt.Legend(
-        title=None, orient="top", symbolSize=90, symbolOpacity=1, columns=4 if width > 500 else 2
-    )
-    shape = alt.Shape(
-        "limit:N", scale=alt.Scale(domain=kinds, range=[_SHAPES[k] for k in kinds]), legend=legend
-    )
-    colour = alt.Color(
-        "limit:N", scale=alt.Scale(domain=kinds, range=[_SHAPE_COLOURS[k] for k in kinds]), legend=legend
-    )
-    base = alt.Chart(inline(points))
-    spans = alt.Chart(inline([p for p in points if p["low"] is not None and p["high"] is not None]))
-    marks = [
-        spans.mark_rule(strokeWidth=1.2, opacity=0.5).encode(
-            x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour
-        ),
-        base.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, shape=shape, color=colour),
-        alt.Chart(inline([p for p in points if p["shipped"]]))
-        .mark_point(filled=False, shape="circle", size=360, strokeWidth=2, color="var(--ink)", opacity=1)
-        .encode(x=x, y=y),
-    ]
-    if record.aim.floor is not None:
-        marks += _floor(record.aim.floor, width)
-    named = (
-        points if len(points) <= _LABELLED else [p for p in points if p["shipped"] or p["text"] == "original"]
-    )
-    ends = [point["x"] for point in points]
-    turn = 0.2 * min(ends) + 0.8 * max(ends)  # names beyond it stand on the left of their point
-    for side, align, dx in ((False, "left", 10), (True, "right", -10)):
-        these = alt.Chart(inline([p for p in named if (p["x"] > turn) is side]))
-        marks += haloed(these.encode(x=x, y=y), align=align, dx=dx, dy=-8)
-    return alt.layer(*marks).properties(width=width, height=340 if width > 500 else 280)
-
-
-def _floor(floor: float, width: int) -> list[alt.Chart]:
-    line = alt.Chart(inline([{"y": floor, "text": f"floor {words.quality(floor)}"}]))
-    rule = line.mark_rule(color="var(--bad)", strokeDash=[5, 3], strokeWidth=1.5).encode(y="y:Q")
-    return [
-        rule,
-        *haloed(line.encode(x=alt.value(width - 2), y="y:Q"), align="right", dy=9, color="var(--bad)"),
-    ]
 
 
 def curves(record: Record) -> tuple[tuple[str, Picture], ...]:

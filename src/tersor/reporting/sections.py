@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tersor.reporting import pictures, spread, tables, words
+from tersor.reporting import front, pictures, spread, tables, words
 from tersor.reporting.heat import Heat, heat, overview
 from tersor.reporting.record import Estimate, Record
 from tersor.reporting.svg import Picture
@@ -26,6 +26,7 @@ class Section:
     title: str
     note: str = ""
     prose: str = ""
+    steps: tuple[str, ...] = ()
     pictures: tuple[tuple[str, Picture], ...] = ()
     tables: tuple[Table, ...] = ()
     folded: bool = True
@@ -35,7 +36,7 @@ class Section:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show but the title."""
-        return not (self.prose or self.pictures or self.tables or self.heat or self.code)
+        return not (self.prose or self.steps or self.pictures or self.tables or self.heat or self.code)
 
 
 def sections(record: Record) -> list[Section]:
@@ -57,11 +58,16 @@ def _changes(record: Record) -> tuple[Section, ...]:
             title="What was tried",
             note="Numbers in the picture are those of the rows below; vertical bars are intervals; the ring marks what "
             "is shipped." if record.candidates else "",
-            pictures=_one(pictures.pareto(record)),
+            pictures=_one(front.pareto(record)),
             tables=_filled(tables.trials(record)) if record.candidates else (),
             folded=False,
         ),
-        Section(anchor="layers", title="What was done to which layer", tables=_filled(tables.layers(record))),
+        Section(
+            anchor="layers",
+            title="What was done to which layer",
+            steps=record.shipped.recipe,
+            tables=_filled(tables.layers(record)),
+        ),
         Section(
             anchor="sensitivity",
             title="Sensitivity of each layer",
@@ -177,6 +183,7 @@ def _estimate(label: str, estimate: Estimate | None, write) -> Highlight | None:
 
 
 def _ratio(label: str, before: float | None, after: float | None) -> Highlight | None:
-    if not before or not after:
+    """A gain of less than a twentieth is not worth remembering; the comparison still tells it."""
+    if not before or not after or before / after < 1.05:
         return None
     return Highlight(label, words.factor(before / after), f"{words.size(before)} to {words.size(after)}")

@@ -1,7 +1,7 @@
 """The tables of a report as data: one function a table, the same for every format."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tersor.reporting import words
 from tersor.reporting.record import Latency, Record, Row, Slice
@@ -87,6 +87,10 @@ def _gain(before: float | None, after: float | None, less_is_better: bool) -> st
     return words.factor(before / after if less_is_better else after / before)
 
 
+#: Longest recipe that a table shows in full, in steps.
+_STEPS = 4
+
+
 def trials(record: Record) -> Table:
     """Return everything that was tried, the base first; the numbers are those of the picture."""
     rows = tuple(
@@ -110,7 +114,7 @@ def trials(record: Record) -> Table:
         "median",
         "size",
     )
-    return Table("Every candidate", columns, rows, frozenset(range(3, 8)), _marked(record), "counted")
+    return _told(Table("Every candidate", columns, rows, frozenset(range(3, 8)), _marked(record), "counted"))
 
 
 def summary(record: Record) -> Table:
@@ -120,7 +124,7 @@ def summary(record: Record) -> Table:
         for number, row in enumerate((record.base, *record.candidates))
     )
     columns = ("#", "candidate", "limit", record.aim.metric, "speed-up", "median", "size")
-    return Table("Every candidate", columns, rows, frozenset(range(3, 7)), _marked(record), "counted")
+    return _told(Table("Every candidate", columns, rows, frozenset(range(3, 7)), _marked(record), "counted"))
 
 
 def _cost(row: Row) -> tuple[str, str, str]:
@@ -141,7 +145,10 @@ def _marked(record: Record) -> int:
 
 
 def _recipe(row: Row) -> str:
-    return "; ".join(row.recipe) or "unchanged"
+    """The last steps of a long recipe; that of what is shipped stands in full in the report and the card."""
+    if len(row.recipe) <= _STEPS:
+        return "; ".join(row.recipe) or "unchanged"
+    return f"after {len(row.recipe) - _STEPS + 1} steps: " + "; ".join(row.recipe[1 - _STEPS :])
 
 
 def _median(row: Row) -> str:
@@ -164,7 +171,7 @@ def baselines(record: Record) -> Table:
     columns = ("baseline", "runtime", "median", "against the base", "size", record.aim.metric)
     names = [row.name for row in record.baselines]
     marked = names.index(record.base.name) if record.base.name in names else None
-    return Table("Free baselines", columns, rows, frozenset(range(2, 6)), marked)
+    return _told(Table("Free baselines", columns, rows, frozenset(range(2, 6)), marked))
 
 
 def layers(record: Record) -> Table:
@@ -181,11 +188,19 @@ def layers(record: Record) -> Table:
         for layer in record.layers
     )
     columns = ("layer", "kind", "change", "before", "after", "why")
-    told = [
-        place for place in range(len(columns)) if any(row[place] not in ("", words.MISSING) for row in rows)
+    return _told(Table("What was done to which layer", columns, rows))
+
+
+def _told(table: Table) -> Table:
+    """Return the table without the columns that say nothing."""
+    places = [
+        place
+        for place in range(len(table.columns))
+        if any(row[place] not in ("", words.MISSING) for row in table.rows)
     ]
-    kept = tuple(tuple(row[place] for place in told) for row in rows)
-    return Table("What was done to which layer", tuple(columns[place] for place in told), kept)
+    rows = tuple(tuple(row[place] for place in places) for row in table.rows)
+    numeric = frozenset(new for new, old in enumerate(places) if old in table.numeric)
+    return replace(table, columns=tuple(table.columns[place] for place in places), rows=rows, numeric=numeric)
 
 
 def dropped(record: Record) -> Table:
