@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tersor.optimizers.registry import Recipe
+    from tersor.recovery.epochs import Epochs
     from tersor.search.events import Listener
 
 _NEXT = """       tersor demo --model mlp --optimizer rmsprop
@@ -75,7 +75,6 @@ def trained(
     from torch import nn
 
     from tersor.cli.digits import NETWORKS
-    from tersor.loading.task import Batch
     from tersor.recovery.epochs import Epochs, InMemory
     from tersor.recovery.loop import train
     from tersor.recovery.settings import Settings
@@ -84,9 +83,11 @@ def trained(
     torch.manual_seed(seed)
     network = NETWORKS[name]()
     images, labels = (torch.from_numpy(array) for array in samples)
-    batches: Iterable[Batch] = Epochs(InMemory(images, labels), _EPOCHS, _BATCH, seed=seed)
-    chosen = choose_recipe(network, optimizer)
-    listen(Event("training", f"{name} from scratch with {chosen}"))
+    batches = Epochs(InMemory(images, labels), size=_BATCH, epochs=_EPOCHS, seed=seed)
+    chosen, reason = choose_recipe(
+        network, optimizer, Epochs(InMemory(images, labels), size=_BATCH, epochs=1), len(batches)
+    )
+    listen(Event("training", f"{name} from scratch with {chosen} ({reason})"))
     settings = Settings(
         seed=seed, on_step=lambda step, steps, _: listen(Event("training", name, step, steps))
     )
@@ -95,10 +96,21 @@ def trained(
     ).model
 
 
-def choose_recipe(network: "nn.Module", optimizer: str) -> "Recipe":
-    """Return the recipe called `optimizer`; for `auto` SGD where batches are normalised, else AdamW."""
-    from tersor.optimizers.registry import make_recipe
-    from tersor.recovery.norms import running_norms
+def choose_recipe(
+    network: "nn.Module", optimizer: str, batches: "Epochs", steps: int
+) -> tuple["Recipe", str]:
+    """Return the recipe called `optimizer` and why; for `auto` the one that suits network, data and length."""
+    from torch import nn
 
-    name = ("sgd" if running_norms(network) else "adamw") if optimizer == "auto" else optimizer
-    return make_recipe(name, lr=_RATES.get(name, 1e-3))
+    from tersor.loading.inputs import call, main_output
+    from tersor.optimizers.auto import choose
+    from tersor.optimizers.registry import make_recipe
+
+    if optimizer != "auto":
+        return make_recipe(optimizer, lr=_RATES.get(optimizer, 1e-3)), "asked for"
+
+    def objective(model, batch):
+        return nn.functional.cross_entropy(main_output(call(model, batch.inputs)), batch.target)
+
+    choice = choose(network, batches, objective, steps=steps, probe=list(batches)[:2])
+    return choice.recipe, choice.reason

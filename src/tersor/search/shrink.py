@@ -14,8 +14,6 @@ from tersor.graph.trace import trace
 from tersor.loading.task import Batch, Task
 from tersor.planning.compose import compose
 from tersor.planning.plan import Cut, Plan
-from tersor.pruning.criteria.magnitude import Magnitude
-from tersor.pruning.criteria.registry import Criterion
 from tersor.pruning.criteria.taylor import Taylor
 from tersor.pruning.score import score
 from tersor.pruning.select import prune_to_budget
@@ -73,20 +71,14 @@ def cut(run: Run, model: nn.Module, share: float) -> Cutting:
 def _scores(task: Task, model: nn.Module, groups: Sequence[Group]) -> dict[str, Tensor]:
     if not groups:
         raise PlanError("No group of this model can be cut; `tersor.groups` lists the reasons.")
-    criterion = _criterion(task)
-    batches = list(_evidence_batches(task))
-    loss = task.loss if criterion.needs else None
-    return score(collect(model, groups, batches, fields=criterion.needs, loss=loss), criterion)
+    criterion = Taylor()
+    evidence = collect(model, groups, _evidence_batches(task), fields=criterion.needs, loss=task.loss)
+    return score(evidence, criterion)
 
 
 def _left(run: Run, group: Group) -> bool:
     names = {group.name, *(member.tensor for member in group.members)}
     return any(run.request.leaves_alone(name) for name in names)
-
-
-def _criterion(task: Task) -> Criterion:
-    """Return the criterion that the data allows: gradients need labels."""
-    return Magnitude() if task.loss is None else Taylor()
 
 
 def _evidence_batches(task: Task) -> Sequence[Batch]:
@@ -115,7 +107,7 @@ def shrink(run: Run, parent: Candidate, share: float, epochs: float) -> Callable
 def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.Module, tuple[float, ...]]:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
-    Without training samples only statistics are re-estimated, on the calibration split.
+    Without training samples only the closed-form rungs are climbed, on the calibration split.
     """
     train = run.task.train
     trains = bool(len(train)) and epochs > 0 and "distill" in run.request.methods
@@ -124,7 +116,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
         on_step=lambda step, steps, _: run.request.listen(Event("training", name, step, steps)),
     )
     ladder = Ladder(
-        rungs=("norms", "distillation") if trains else ("norms",),
+        rungs=("norms", "layers", "distillation") if trains else ("norms", "layers"),
         task_kind=run.task.kind,
         training=settings,
         batch=min(128, max(1, len(train) // 4)) if trains else 128,

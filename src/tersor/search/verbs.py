@@ -8,26 +8,30 @@ from torch import Tensor, nn
 from tersor._check import fraction, one_of
 from tersor.analysis.collect import collect
 from tersor.analysis.costs import mac_cost
-from tersor.distillation.rules import Loss
-from tersor.errors import PlanError
+from tersor.distillation.rules import Loss, loss_for
+from tersor.errors import DataError, PlanError
 from tersor.factorization.ranks import factorize_energy
 from tersor.factorization.spectrum import spectra
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.loading.build import build_task
 from tersor.loading.inputs import as_inputs
-from tersor.loading.task import Batch
+from tersor.loading.task import Batch, Task
+from tersor.optimizers.auto import choose
 from tersor.optimizers.registry import Recipe
 from tersor.planning.plan import Plan
 from tersor.pruning.criteria.registry import make_criterion
 from tersor.pruning.score import score
 from tersor.pruning.select import prune_global, prune_to_budget, prune_uniform
+from tersor.recovery.epochs import Epochs
 from tersor.recovery.recover import Ladder, Recovered, recover
 from tersor.recovery.settings import Settings
+from tersor.recovery.teacher import imitation, live
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import verify
 
 Scores = Mapping[str, Tensor]
+_BATCH = 128
 
 _SELECT: dict[str, Callable[[Scores, float, Graph], Plan]] = {
     "macs": lambda scores, ratio, graph: prune_to_budget(
@@ -65,7 +69,8 @@ def prune(
             `uniform` (units of every group).
         criterion: name of a criterion, such as `magnitude`, `taylor`, `activation` or `random`.
         batches: calibration data, for criteria that need more than weights.
-        loss: scalar loss of (output, target), for criteria that need gradients.
+        loss: scalar loss of (output, target), for criteria that need gradients; without one they are taken of the
+            outputs.
 
     Raises:
         ArgumentError: if a name is unknown or `ratio` is no fraction.
@@ -118,9 +123,7 @@ def factorize(
         (Factorize(layer='0', rank=1),)
     """
     example = as_inputs(inputs)
-    plan = factorize_energy(spectra(model, example, batches=batches), energy=fraction("energy", energy))
-    if not plan:
-        raise PlanError(f"No layer gets cheaper with {energy:.3g} of its energy kept; lower `energy`.")
+    plan = factorize_energy(spectra(model, example, batches=batches), energy=energy)
     return Changed(apply(model, plan, trace(model, example)).model, plan)
 
 
@@ -142,7 +145,7 @@ def distill(
         data: as for `tersor.optimize`; its training split is used.
         epochs: passes over the training split.
         loss: a distillation loss; None takes the one that fits the task.
-        optimizer: name, recipe, or `auto`.
+        optimizer: name, recipe, or `auto`, which tries several on short schedules where the training is long.
         seed: of the order of samples.
 
     Raises:
@@ -150,7 +153,23 @@ def distill(
         ArgumentError: if student and teacher give outputs of different shape.
     """
     task = build_task(teacher, data, seed=seed).task
-    ladder = Ladder(rungs=("distillation",), task_kind=task.kind, training=Settings(seed=seed))
+    if not len(task.train):
+        raise DataError("There are no training samples to distil with. Give a `train` split.")
+    batch = min(_BATCH, len(task.train))
+    if optimizer == "auto":
+        optimizer = _chosen(student, task, epochs, batch, loss)
+    settings = Settings(seed=seed)
+    ladder = Ladder(rungs=("distillation",), task_kind=task.kind, training=settings, batch=batch)
     return recover(
         student, task.model, task.train, epochs=epochs, loss=loss, optimizer=optimizer, ladder=ladder
     )
+
+
+def _chosen(student: nn.Module, task: Task, epochs: float, batch: int, loss: Loss | None) -> Recipe:
+    """Return the recipe that learns best from the teacher, for a student that starts from scratch."""
+    answer = live(task.model)
+    first = next(task.train.batches(batch))
+    objective = imitation(answer, loss or loss_for(answer(first), first.target, task.kind))
+    batches = Epochs(task.train, size=batch, epochs=1)
+    probe = list(task.search.batches(_BATCH, limit=2 * _BATCH))
+    return choose(student, batches, objective, steps=max(1, round(epochs * len(batches))), probe=probe).recipe
