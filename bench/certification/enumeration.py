@@ -66,10 +66,10 @@ def powers() -> list[Power]:
 
 
 def seconds_of_a_p_value(samples: int = 10_000, repeats: int = 9) -> float:
-    """Return the median time of one exact p-value."""
+    """Return the median processor time of one exact p-value."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         exact_p(230, 180, samples, 0.01)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return float(np.median(times))

@@ -95,6 +95,6 @@ def make_bench(tmp_path):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_split():
     return lambda inputs, name: Rows(inputs, None, name)

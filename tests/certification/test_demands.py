@@ -128,3 +128,18 @@ def test_a_demand_that_accepts_anything_is_refused():
 def test_no_demand_is_refused(bench):
     with pytest.raises(ArgumentError, match="nothing to certify"):
         certify(bench, [], base=lost(), small=lost())
+
+
+def test_dependent_samples_count_as_one_unit(bench):
+    units = np.arange(2000) // 4
+    result = certify(bench, [Demand(ACCURACY, 0.05, units=units)], base=lost(), small=lost(*range(4)))
+    assert result.certificate.evidence.n == 500
+    assert result.certificate.evidence.estimate == pytest.approx(1 / 500)
+    assert result.certificate.method.name == "exact score"
+
+
+def test_units_must_be_given_for_every_sample_and_need_scores(bench):
+    with pytest.raises(DataError, match="Units are given for 7 samples"):
+        certify(bench, [Demand(ACCURACY, 0.05, units=np.arange(7))], base=lost(), small=lost())
+    with pytest.raises(ArgumentError, match="no score for each sample"):
+        Demand(Metric("auc", value=lambda o, t: 0.0), 0.05, units=np.arange(7))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tersor._check import positive
@@ -27,10 +27,13 @@ class Demand:
         margin: largest drop that is accepted, in the unit of the metric: one point of accuracy is 0.01.
         group: name of the subgroup; empty for all samples.
         members: which samples belong to the subgroup, from their targets; None for all.
+        units: for each certification sample the number of what it belongs to (a user, a video), where samples of the
+            same unit depend on one another; scores are averaged over each unit. None if samples are independent.
         draws: bootstrap draws, for metrics of a whole set.
 
     Raises:
-        ArgumentError: if the margin is not positive, or accepts any drop that the bounds allow.
+        ArgumentError: if the margin is not positive or accepts any drop that the bounds allow, or if units are given
+            for a metric without scores.
 
     Source:
         Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982): a union of
@@ -41,10 +44,15 @@ class Demand:
     margin: float
     group: str = ""
     members: Callable[[Tensor], Bool[Tensor, " samples"]] | None = None
+    units: Int[np.ndarray, " samples"] | None = None
     draws: int = 10_000
 
     def __post_init__(self) -> None:
         positive("margin", self.margin)
+        if self.units is not None and self.metric.scores is None:
+            raise ArgumentError(
+                f"{self.metric.name} has no score for each sample, so units cannot be averaged."
+            )
         low, high = self.metric.bounds
         if self.metric.scores is not None and self.margin >= high - low:
             raise ArgumentError(
@@ -87,18 +95,27 @@ class Demand:
         Raises:
             DataError: if the subgroup is empty, or a score is outside its bounds.
         """
+        units = self.units
         if self.members is not None and target is not None:
-            chosen = self.members(target).cpu().numpy().astype(bool)
-            if not chosen.any():
-                raise DataError(
-                    f"No certification sample belongs to {self.group!r}. Check `members`, or add samples."
-                )
+            chosen = self._chosen(target)
             base, candidate, target = base[chosen], candidate[chosen], target[torch.from_numpy(chosen)]
+            units = None if units is None else units[chosen]
+        if self.metric.scores is None:
+            return self._resampled(torch.from_numpy(base), torch.from_numpy(candidate), target)
+        if units is not None:
+            base, candidate = _unit_means(base, units), _unit_means(candidate, units)
         sign = 1.0 if self.metric.higher_is_better else -1.0
-        if self.metric.scores is not None:
-            low, high = sorted(sign * bound for bound in self.metric.bounds)
-            return Pairs(sign * base, sign * candidate, low, high)
-        return self._resampled(torch.from_numpy(base), torch.from_numpy(candidate), target)
+        low, high = sorted(sign * bound for bound in self.metric.bounds)
+        return Pairs(sign * base, sign * candidate, low, high)
+
+    def _chosen(self, target: Tensor) -> np.ndarray:
+        assert self.members is not None
+        chosen = self.members(target).cpu().numpy().astype(bool)
+        if not chosen.any():
+            raise DataError(
+                f"No certification sample belongs to {self.group!r}. Check `members`, or add samples."
+            )
+        return chosen
 
     def _resampled(self, base: Tensor, candidate: Tensor, target: Tensor | None) -> Outcomes:
         sign = 1.0 if self.metric.higher_is_better else -1.0
@@ -110,3 +127,13 @@ class Demand:
             return sign * (value(base[drawn], answers[drawn]) - value(candidate[drawn], answers[drawn]))
 
         return resample(drop, len(base), draws=self.draws)
+
+
+def _unit_means(scores: np.ndarray, units: np.ndarray) -> Float[np.ndarray, " units"]:
+    """Return the mean score of each unit, in ascending order of the units' numbers."""
+    if len(units) != len(scores):
+        raise DataError(
+            f"Units are given for {len(units)} samples, and {len(scores)} are scored. Give one for each."
+        )
+    _, member = np.unique(units, return_inverse=True)
+    return np.bincount(member, weights=scores) / np.bincount(member)

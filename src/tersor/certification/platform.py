@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from tersor.measurement.machine import this_machine
@@ -46,6 +47,7 @@ class Platform:
         return tuple(lines)
 
 
+@cache
 def this_platform(runtime: str) -> Platform:
     """Return the platform of this process, with the installed version of `runtime`.
 
