@@ -110,6 +110,13 @@ def page(record) -> str:
     return render_html(record)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures without drawings, which take a second each."""
+    for module in (front, pictures, spread, heat):
+        monkeypatch.setattr(module, "picture", lambda name, label, build: Picture(label, Markup(), Markup()))
+
+
 def test_the_page_stands_alone(page):
     check(page)
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
@@ -123,6 +130,7 @@ def test_the_page_is_small_enough_to_mail(page):
     assert len(page) < 400_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_parts_come_in_the_order_that_a_reader_needs(record):
     assert [section.anchor for section in sections.sections(record)] == [
         "comparison", "candidates", "layers", "sensitivity", "slices", "latency", "training", "certificate",
@@ -169,9 +177,8 @@ def test_a_bare_record_gives_a_page_without_empty_parts(bare):
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_hostile_text_everywhere_is_only_shown(record, payload, monkeypatch):
-    for module in (front, pictures, spread, heat):
-        monkeypatch.setattr(module, "picture", lambda name, label, build: Picture(label, Markup(), Markup()))
+@pytest.mark.usefixtures("undrawn")
+def test_hostile_text_everywhere_is_only_shown(record, payload):
     check(render_html(filled(record, payload)))
 
 
@@ -214,6 +221,7 @@ def test_a_column_of_the_layer_table_without_words_is_left_out(record):
     assert tables.layers(replace(record, layers=layers)).columns == ("layer", "change", "before", "after")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_long_recipe_is_short_in_the_table_and_whole_in_the_page(record):
     chosen = replace(record.candidates[record.chosen], recipe=tuple(f"step {n} of many" for n in range(9)))
     rows = tuple(chosen if n == record.chosen else row for n, row in enumerate(record.candidates))
