@@ -1,6 +1,6 @@
 """One step down: cut a float model to a share of its multiply-adds, then bring it back by distillation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -10,6 +10,7 @@ from tersor.analysis.collect import collect
 from tersor.analysis.costs import mac_cost
 from tersor.errors import PlanError
 from tersor.graph.groups import Group
+from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.loading.task import Batch, Task
 from tersor.planning.compose import compose
@@ -96,16 +97,36 @@ def shrink(run: Run, parent: Candidate, share: float, epochs: float) -> Callable
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
         made = cut(run, parent.model, share)
-        recovered, losses = restore(run, made.model, epochs, blank.name)
         plan = compose(parent.plan, made.plan)
+        kept = kept_channels(trace(run.task.model, run.task.inputs), plan)
+        recovered, losses = restore(run, made.model, epochs, blank.name, kept)
         done = replace(blank, plan=plan, model=recovered, losses=losses)
         return counted(done, recovered, run.task.inputs)
 
     return build
 
 
-def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.Module, tuple[float, ...]]:
+def kept_channels(graph: Graph, plan: Plan) -> dict[str, list[int]]:
+    """Return the output channels of every layer that the cuts of `plan` leave, by the layer's name."""
+    stays: dict[str, list[bool]] = {}
+    for edit in plan.of(Cut):
+        keep = {-1, *edit.keep}
+        for member in graph.group(edit.group).members:
+            if member.axis == 0 and member.tensor.endswith(".weight"):
+                before = stays.get(member.tensor, [True] * len(member.units))
+                stays[member.tensor] = [b and u in keep for b, u in zip(before, member.units, strict=True)]
+    return {
+        name.removesuffix(".weight"): [i for i, stay in enumerate(flags) if stay]
+        for name, flags in stays.items()
+    }
+
+
+def restore(
+    run: Run, student: nn.Module, epochs: float, name: str, kept: Mapping[str, Sequence[int]] | None = None
+) -> tuple[nn.Module, tuple[float, ...]]:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
+
+    Cheapest first: statistics, then layers in closed form on the channels that were `kept`, then distillation.
 
     Without training samples only the closed-form rungs are climbed, on the calibration split.
     """
@@ -118,6 +139,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
     ladder = Ladder(
         rungs=("norms", "layers", "distillation") if trains else ("norms", "layers"),
         task_kind=run.task.kind,
+        kept=kept or {},
         training=settings,
         batch=min(128, max(1, len(train) // 4)) if trains else 128,
     )
