@@ -171,3 +171,16 @@ def test_the_two_kinds_of_walk_see_each_sample_once_per_epoch():
     seen = [i for batch in Epochs(spirals(10), 4, 2) for i in batch.ids]
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
+
+
+@pytest.mark.parametrize("cliff", [118, 119, 120, 121])
+def test_a_loss_that_explodes_to_a_finite_height_goes_back_too(cliff):
+    x = torch.linspace(-1, 1, 32)[:, None]
+    batches = [Batch((x,), slope * x, tuple(range(32))) for slope in (3.0, 2.5)] * 100
+    schedule = lambda step, _total: 300.0 if step == cliff else 1.0
+    trained = train(
+        nn.Linear(1, 1), batches, loss=F.mse_loss, optimizer=make_recipe("sgd", lr=0.1, momentum=0.0),
+        schedule=schedule, settings=Settings(clip=None, every=10),
+    )  # fmt: skip
+    assert 0 < trained.rollbacks <= 5
+    assert max(trained.losses[-20:]) < 0.1

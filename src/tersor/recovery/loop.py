@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 from typing import TypeAlias
 
 import torch
@@ -36,7 +37,7 @@ class Trained:
         model: in eval mode.
         losses: loss of each step.
         recipe: the optimizer's hyperparameters.
-        rollbacks: how often the loss stopped being finite and the run went back with half the learning rate.
+        rollbacks: how often the loss exploded and the run went back with half the learning rate.
         wall_s: time of this call, in seconds.
     """
 
@@ -103,8 +104,8 @@ def fit(
 ) -> Trained:
     """Minimise `objective(model, batch)` over `batches`: the loop under `train` and `recover`.
 
-    A step whose loss or gradient is not finite goes back to the last snapshot and halves the learning
-    rate. With `settings.checkpoint` a killed run continues where its file says, and on one thread
+    A step whose loss or gradient is not finite, or whose loss has jumped far out of its range and stays there, goes
+    back to the last snapshot and halves the learning rate. With `settings.checkpoint` a killed run continues where its file says, and on one thread
     ends with the same bits.
 
     Args:
@@ -162,12 +163,12 @@ class _Run:
             if not self.step(batch, objective):
                 self.roll_back()
                 return
-            if self.progress.step % self.settings.every == 0:
-                self.keep()
 
     def step(self, batch: Batch, objective: Objective) -> bool:
         """Take one step; False, and the parameters unchanged, where the loss or gradient is not finite."""
         batch = Batch(on_device(self.model, batch.inputs), batch.target, batch.ids)
+        # Taken before the pass, which moves statistics and random numbers; kept once the loss shows it to be sound.
+        due = take(self.model, self.optimizer, self.average, self.progress) if self.is_due() else None
         self.set_learning_rates()
         with training_mode(self.model, batch_size(batch.inputs)):
             value = objective(self.model, batch)
@@ -178,6 +179,12 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not torch.isfinite(value) or not torch.isfinite(norm):
             return False
+        if self.progress.rollbacks < self.settings.patience and has_jumped(
+            self.progress.losses, value.item()
+        ):
+            return False
+        if due and not has_jumped(self.progress.losses, value.item(), in_a_row=1):
+            self.keep(due)
         self.optimizer.step()
         self.holder.mask_weights()
         self.progress.losses.append(value.item())
@@ -200,9 +207,13 @@ class _Run:
             current = _trainable(self.model)
             torch._foreach_lerp_(list(self.average.values()), list(current.values()), 1 - decay)
 
-    def keep(self) -> None:
-        """Take a snapshot, and write it where a checkpoint was asked for."""
-        self.snapshot = take(self.model, self.optimizer, self.average, self.progress)
+    def is_due(self) -> bool:
+        """Say whether this step begins with a snapshot."""
+        return self.progress.step > 0 and self.progress.step % self.settings.every == 0
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Go back to `snapshot` from now on, and write it where a checkpoint was asked for."""
+        self.snapshot = snapshot
         if self.settings.checkpoint:
             checkpoint.save(self.snapshot, self.settings.checkpoint)
 
@@ -221,7 +232,7 @@ class _Run:
     def finish(self) -> None:
         """Leave the model in eval mode at the weights that count."""
         if self.settings.checkpoint:
-            self.keep()
+            self.keep(take(self.model, self.optimizer, self.average, self.progress))
         if isinstance(self.optimizer, Switching):
             self.optimizer.to_evaluation_point()
         if self.average:
@@ -236,6 +247,31 @@ class _Run:
             raise ArgumentError(
                 f"{self.settings.checkpoint} belongs to another model. Use one checkpoint file per run."
             )
+
+
+def has_jumped(losses: list[float], value: float, *, window: int = 50, in_a_row: int = 3) -> bool:
+    """Say whether the last losses, `value` included, all lie far above those before them.
+
+    Far is 10 robust standard deviations (1.4826 times the median absolute deviation, at least a tenth of the median)
+    above the median; one such batch is an outlier, some in a row are an explosion.
+
+    Args:
+        losses: of the steps so far.
+        value: of this step.
+        window: steps that tell what is usual.
+        in_a_row: losses that must be far out.
+
+    Example:
+        >>> has_jumped([1.0, 1.1, 0.9] * 20 + [9.0, 9.0], 9.0), has_jumped([1.0, 1.1, 0.9] * 20, 9.0)
+        (True, False)
+    """
+    past = [*losses[-window - in_a_row + 1 :], value]
+    usual, recent = past[:-in_a_row], past[-in_a_row:]
+    if len(usual) < window:
+        return False
+    middle = median(usual)
+    spread = max(1.4826 * median(abs(loss - middle) for loss in usual), 0.1 * abs(middle))
+    return min(recent) > middle + 10 * spread
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
