@@ -104,9 +104,9 @@ def fit(
 ) -> Trained:
     """Minimise `objective(model, batch)` over `batches`: the loop under `train` and `recover`.
 
-    A step whose loss or gradient is not finite, or whose loss has jumped far out of its range and stays there, goes
-    back to the last snapshot and halves the learning rate. With `settings.checkpoint` a killed run continues where its file says, and on one thread
-    ends with the same bits.
+    A step whose loss or gradient is not finite, or whose loss has jumped far out of its range and stays there,
+    goes back to the last snapshot and halves the learning rate. With `settings.checkpoint` a killed run
+    continues where its file says, and on one thread ends with the same bits.
 
     Args:
         model: copied first, unless `settings.in_place`.
