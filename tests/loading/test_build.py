@@ -312,6 +312,25 @@ def test_sealed_samples_that_were_given_for_training_too_are_refused():
         build_task(net(), {"train": (x, y), "test": (x2, y2)})
 
 
+@pytest.mark.parametrize("name", ["validation", "search"])
+def test_copies_in_a_set_that_is_still_to_be_split_are_refused_too(name):
+    x, y = blobs(300)
+    with pytest.raises(DataError, match=r"also in the train data"):
+        build_task(net(), {"train": (x, y), name: (x[:250], y[:250])})
+
+
+def test_copies_of_sealed_samples_can_be_left_out():
+    x, y = blobs(300)
+    x2, y2 = blobs(200, seed=2)
+    x2[17], x[41] = x[40], x[40]
+    shares = Shares(leave_out_copies=True)
+    task, notes = build_task(net(), {"train": (x, y), "test": (x2, y2)}, shares=shares)
+    assert len(task.certification) == 200
+    assert len(task.train) + len(task.search) == 298
+    assert not {40, 41} & set(ids(task.train) + ids(task.search))
+    assert any("2 train samples left out" in line for line in notes.words())
+
+
 def test_search_samples_that_are_in_train_are_remarked_on():
     x, y = blobs(300)
     sealed = blobs(200, seed=2)
@@ -445,6 +464,7 @@ def test_digits_by_name_make_a_task():
         assert np.abs(share - 0.1).max() < 0.012
 
 
+@pytest.mark.slow
 def test_a_hugging_face_model_takes_a_dataset_of_token_lists():
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

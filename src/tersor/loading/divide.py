@@ -1,7 +1,7 @@
 """Give each of the four parts its samples: those given explicitly, the others by the hash split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,12 +15,27 @@ from tersor.loading.survey import Survey
 PARTS = ("train", "calibration", "search", "certification")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """A given data set: the source and what the survey found in it."""
+    """A given data set.
+
+    Attributes:
+        source: the data.
+        survey: what one pass found in it.
+        copies: which of its samples are left out because the sealed set holds them too; None for none.
+    """
 
     source: Source
     survey: Survey
+    copies: np.ndarray | None = None
+
+    def used(self, chosen: np.ndarray) -> np.ndarray:
+        """Return `chosen` without the samples that are left out."""
+        return chosen if self.copies is None else chosen & ~self.copies
+
+    def content(self) -> np.ndarray:
+        """Return the fingerprints of the samples that are used."""
+        return self.survey.digests[self.used(np.ones(len(self.survey), dtype=bool))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,7 @@ class _Builder:
 
     def give(self, name: str, pool: Pool, chosen: np.ndarray, number: int, origin: str) -> None:
         """Make the part of the samples of `pool` where `chosen`."""
+        chosen = pool.used(chosen)
         digests = pool.survey.digests[chosen]
         if name != "certification" and pool.survey.spans is not None:
             self.spans.append(pool.survey.spans[chosen])
@@ -88,6 +104,7 @@ def divide(
         DataError: if a part would be empty, changes between reads, or shares samples with the sealed one.
     """
     build = _Builder(binding)
+    pools = _without_copies(pools) if shares.leave_out_copies else pools
     for number, (name, pool) in enumerate(pools.items()):
         _place(build, number, name, pool, _wanted(name, pools, shares, len(pool.survey)))
     if "search" not in build.parts or "certification" not in build.parts:
@@ -120,7 +137,7 @@ def _span(spans: list[np.ndarray]) -> tuple[float, float]:
 
 def _home(name: str, pools: Mapping[str, Pool]) -> str:
     """Return the pool that a part comes from."""
-    return next(home for home in (name, "validation", "data", "train") if home in pools)
+    return next(home for home in (name, "validation", "search", "data", "train") if home in pools)
 
 
 def _wanted(name: str, pools: Mapping[str, Pool], shares: Shares, size: int) -> dict[str, float]:
@@ -135,6 +152,16 @@ def _wanted(name: str, pools: Mapping[str, Pool], shares: Shares, size: int) -> 
         both = full["search"] + full["certification"]
         return {"search": full["search"] / both, "certification": full["certification"] / both}
     return {"search" if name == "validation" else name: 1.0}
+
+
+def _without_copies(pools: Mapping[str, Pool]) -> dict[str, Pool]:
+    """Leave out of every other set the samples that the set with the sealed samples holds."""
+    home = _home("certification", pools)
+    sealed = pools[home].survey.digests
+    return {
+        name: pool if name == home else replace(pool, copies=np.isin(pool.survey.digests, sealed))
+        for name, pool in pools.items()
+    }
 
 
 def _place(build: _Builder, number: int, name: str, pool: Pool, wanted: Mapping[str, float]) -> None:
@@ -183,13 +210,13 @@ def _overlaps(parts: Mapping[str, Part | StreamPart], pools: Mapping[str, Pool])
     sealed = _content(parts["certification"])
     home = _home("certification", pools)
     for name, pool in pools.items():
-        shared = np.intersect1d(pool.survey.digests, sealed)
+        shared = np.intersect1d(pool.content(), sealed)
         if name != home and len(shared):
             example = _some_id(parts["certification"], shared[0])
             raise DataError(
                 f"{len(shared):,} distinct samples of the certification data are also in the {name} data, exact copies "
-                f"(one is number {example} of the {home} data). Remove them from {name}, or give one data set and let "
-                "tersor split it."
+                f"(one is number {example} of the {home} data). Remove them from {name}, give one data set and let "
+                "tersor split it, or leave them out with shares=Shares(leave_out_copies=True)."
             )
     shared = np.intersect1d(_content(parts["train"]), _content(parts["search"]))
     if len(shared):
@@ -222,6 +249,10 @@ def _repeats(pools: Mapping[str, Pool]) -> tuple[str, ...]:
     remarks = []
     for name, pool in pools.items():
         repeated = len(pool.survey) - len(np.unique(pool.survey.digests))
+        if pool.copies is not None and pool.copies.any():
+            remarks.append(
+                f"{int(pool.copies.sum()):,} {name} samples left out: copies of sealed or search samples"
+            )
         if pool.survey.changing:
             remarks.append(
                 f"the {name} data changes between reads, so copies in other splits cannot be found"

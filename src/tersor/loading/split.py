@@ -32,11 +32,13 @@ class Shares:
         search: fraction that chooses between candidates.
         certification: fraction that is sealed for the certificate.
         calibration: number of training samples that statistics are taken from.
+        leave_out_copies: of given splits, leave out of the others what the sealed one holds too, instead of refusing.
     """
 
     search: float = 0.15
     certification: float = 0.25
     calibration: int = 256
+    leave_out_copies: bool = False
 
     def __post_init__(self) -> None:
         fraction("shares.search", self.search)
@@ -63,7 +65,7 @@ class Shares:
             0.5
         """
         needed = min(0.5, CERTIFICATION_SAMPLES / samples)
-        certification = min(max(self.certification, needed), max(_MOST_CERTIFICATION / samples, 0))
+        certification = min(max(self.certification, needed), _MOST_CERTIFICATION / samples)
         search = min(self.search, 1 - certification, _MOST_SEARCH / samples)
         return {"train": 1 - search - certification, "search": search, "certification": certification}
 
@@ -93,10 +95,14 @@ def assign(
         # Copies of a sample may carry different labels; the smallest decides, so that they stay together.
         strata[:] = np.iinfo(np.int64).max
         np.minimum.at(strata, inverse, labels)
-    places = np.empty(len(unique))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)  # in the order of the fingerprints
-        places[members] = (np.arange(len(members)) / len(members) + _offset(int(stratum))) % 1.0
+    names, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    ranks = np.empty(len(unique), dtype=np.int64)
+    # A stable sort by stratum keeps the order of the fingerprints inside each.
+    ranks[np.argsort(stratum, kind="stable")] = np.arange(len(unique)) - np.repeat(
+        np.cumsum(sizes) - sizes, sizes
+    )
+    offsets = np.array([_offset(int(name)) for name in names])
+    places = (ranks / sizes[stratum] + offsets[stratum]) % 1.0
     borders = np.cumsum(list(shares.values()))[:-1]
     return np.searchsorted(borders, places, side="right")[inverse]
 
