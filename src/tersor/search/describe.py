@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tersor.search.result import Result
 
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
+_SPLITS = ("train", "calibration", "search", "certification")
 #: Points of a training curve that a picture can show.
 _POINTS = 200
 
@@ -87,7 +88,7 @@ def _aim(result: "Result") -> Aim:
     run, task = result.run, result.run.task
     assert run.base.quality is not None
     splits = (task.train, task.calibration, task.search, task.certification)
-    origin = " ".join(note.removeprefix("split").strip() for note in result.notes if note.startswith("split"))
+    origins = _origins(result.notes)
     return Aim(
         kind=task.kind,
         model=type(task.model).__name__,
@@ -95,10 +96,24 @@ def _aim(result: "Result") -> Aim:
         higher_is_better=task.metric.higher_is_better,
         limit=_limit(run),
         floor=run.floor,
+        allowed_drop=run.margin,
         target=run.request.target,
         goal=run.request.goal,
-        splits=tuple(Split(name=split.name, samples=len(split), origin=origin) for split in splits),
+        splits=tuple(
+            Split(name=name, samples=len(split), origin=origins.get(name, ""))
+            for name, split in zip(_SPLITS, splits, strict=True)
+        ),
     )
+
+
+def _origins(notes: Sequence[str]) -> dict[str, str]:
+    """Return how each split was made, from the notes `split   NAME COUNT: how`."""
+    found = {}
+    for note in notes:
+        name, _, how = note.removeprefix("split").strip().partition(":")
+        if note.startswith("split") and how:
+            found[name.split(" ")[0]] = how.strip()
+    return found
 
 
 def _limit(run: Run) -> str:

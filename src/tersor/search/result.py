@@ -122,6 +122,7 @@ class Result:
                 files=files,
                 certificate=certificate,
                 config=self.run.request.as_config(),
+                options=self.artefact.options,
             )
 
     def _stage(self, staging: Path) -> tuple[dict[str, Path], str | None]:
