@@ -89,6 +89,7 @@ class Labels:
         literal: for each axis of the output of the call that the user's code makes right now, whether its
             size is a plain number that surgery cannot follow; None where that is unknown.
         contracted: the axes that the current operation sums products over.
+        strides: the strides that every tensor was labelled with.
         factors: for the output of a grouped convolution or norm, the axis of its groups.
     """
 
@@ -97,6 +98,7 @@ class Labels:
     literal: tuple[bool, ...] | None = None
     contracted: list[Axis] = field(default_factory=list)
     factors: dict[int, Axis] = field(default_factory=dict)
+    strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _named: set[int] = field(default_factory=set)
     _axes: dict[int, tuple[int, list[Axis], tuple[int, ...]]] = field(default_factory=dict)
     _alive: list[Tensor] = field(default_factory=list)
@@ -138,6 +140,7 @@ class Labels:
                 self.cells.freeze(axis, "is the only index left of an axis")
             kept.append(list(axis) if size > 1 else [])
         self._axes[id(tensor)] = (-1, kept, tuple(tensor.shape))
+        self.strides[id(tensor)] = tuple(tensor.stride())
         self._alive.append(tensor)
 
     def put_fixed(self, tensor: Tensor) -> None:

@@ -15,9 +15,13 @@ from torch.utils.flop_counter import flop_registry
 import tersor.graph.rules
 from tersor.graph.cells import Axis
 from tersor.graph.labels import Labels, bind, tensors_of
-from tersor.graph.rules.registry import apply_rule
+from tersor.graph.rules.registry import RULES, apply_rule
 
 assert tersor.graph.rules
+
+
+#: Fused attention; its two products have costs of their own.
+ATTENTION = {name for name in RULES if name.startswith("_scaled_dot_product")}
 
 
 class ParameterChanged(Exception):
@@ -97,15 +101,30 @@ class Recorder(TorchDispatchMode):
     def _note(self, func: Any, args: Any, kwargs: Any, name: str, out: Any, first: Tensor) -> None:
         macs = _macs(func, args, kwargs, out)
         step = Step(self.path[-1], name, tuple(first.shape), macs)
+        if name in ATTENTION:
+            self._note_attention(args, first, name)
+            return
         if macs or name == "embedding":
             step.axes = [*self.labels.of(first), *self.labels.contracted]
             step.sizes = [int(size) for size in first.shape]
             step.sizes += [len(axis[0]) if axis else 1 for axis in self.labels.contracted]
         self.steps.append(step)
 
+    def _note_attention(self, args: Any, out: Tensor, name: str) -> None:
+        """Note the two products of an attention, which sum over features and over tokens."""
+        labels, (query, key) = self.labels, args[:2]
+        pairs = out.numel() // out.shape[-1] * key.shape[-2]
+        for width, last in ((query.shape[-1], query), (out.shape[-1], out)):
+            step = Step(self.path[-1], name, tuple(out.shape), pairs * int(width))
+            step.axes = [*labels.of(out)[:-1], labels.of(last)[-1]]
+            step.sizes = [*(int(n) for n in out.shape[:-1]), int(width)]
+            self.steps.append(step)
+
     def watch(self, model: nn.Module) -> None:
         """Follow which module of `model` is running, and what goes in and out of it."""
-        for name, module in model.named_modules():
+        scripts = torch.jit.ScriptModule  # these take no hooks
+        plain = [(name, module) for name, module in model.named_modules() if not isinstance(module, scripts)]
+        for name, module in plain:
             module.register_forward_pre_hook(self._enter(name), with_kwargs=True, prepend=True)
             module.register_forward_hook(self._leave(name), with_kwargs=True, always_call=True)
 

@@ -12,15 +12,18 @@ def follow_siblings(
 ) -> None:
     """Give every unused parameter the cells of its counterpart in a module of the same list that was used."""
     for name, tensor in tensors.items():
-        if id(tensor) in touched:
-            continue
-        for twin in _counterparts(name, modules):
-            other = tensors.get(twin)
-            if other is not None and id(other) in touched and other.shape == tensor.shape:
-                for own, theirs in zip(labels.of(tensor), labels.of(other), strict=True):
-                    labels.unify(own, theirs, "is as its siblings are")
-                touched.add(id(tensor))
-                break
+        if id(tensor) not in touched:
+            others = (tensors.get(twin) for twin in _counterparts(name, modules))
+            used = (t for t in others if t is not None and id(t) in touched and t.shape == tensor.shape)
+            _follow(labels, tensor, next(used, None), touched)
+
+
+def _follow(labels: Labels, tensor: Tensor, other: Tensor | None, touched: set[int]) -> None:
+    if other is None:
+        return
+    for own, theirs in zip(labels.of(tensor), labels.of(other), strict=True):
+        labels.unify(own, theirs, "is as its siblings are")
+    touched.add(id(tensor))
 
 
 def _counterparts(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:

@@ -88,6 +88,7 @@ def _trace(model: nn.Module, inputs: Inputs, guard: bool = True) -> Graph:
     for tensor in outputs_of(outputs):
         labels.freeze_tensor(tensor, "is an output of the model")
     _freeze_values(labels, integers, seen)
+    _freeze_scripts(labels, model)
     follow_siblings(labels, recorder.touched, tensors, dict(model.named_modules()))
     _freeze_unused(labels, recorder, tensors)
     return assemble(labels, recorder, integers.found, seen, tensors, inputs, model)
@@ -118,6 +119,13 @@ def _freeze_values(labels: Labels, integers: IntegerMode, seen: Observed) -> Non
     for equation in integers.found.equations:
         if any(leaf in used for leaf in leaves(equation.expression)):
             labels.freeze(equation.axis, "its size enters the computation as a number")
+
+
+def _freeze_scripts(labels: Labels, model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            for tensor in (*module.parameters(), *module.buffers()):
+                labels.freeze_tensor(tensor, "belongs to a scripted module, which cannot be rebuilt")
 
 
 def _freeze_unused(labels: Labels, recorder: Recorder, tensors: Mapping[str, Tensor]) -> None:

@@ -82,6 +82,42 @@ def verify(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, *, seed: 
     return Verdict(error, tolerance, _fault(model, plan, graph, inputs, seed))
 
 
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """A plan that verifies.
+
+    Attributes:
+        plan: the plan without the edits at fault.
+        verdict: its verdict.
+        left_out: the edits that were wrong, in the order in which they were found.
+    """
+
+    plan: Plan
+    verdict: Verdict
+    left_out: tuple[Edit, ...] = ()
+
+
+def heal(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, *, seed: int = 0) -> Healed:
+    """Verify a plan, and leave out the edits at fault until what remains is exact.
+
+    Args:
+        model: the original model; it is not changed.
+        plan: edits that `apply` accepts.
+        graph: `trace(model, inputs)`.
+        inputs: example inputs.
+        seed: as for `verify`.
+
+    Raises:
+        PlanError: if the plan does not fit the model.
+        ModelError: if the original gives values that are not finite.
+    """
+    left_out: tuple[Edit, ...] = ()
+    while not (verdict := verify(model, plan, graph, inputs, seed=seed)).ok and plan.edits:
+        left_out += verdict.edits
+        plan = close(Plan(tuple(edit for edit in plan.edits if edit not in verdict.edits)), graph)
+    return Healed(plan, verdict, left_out)
+
+
 def _fault(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int) -> tuple[Edit, ...]:
     """Return a smallest part of the plan, by halving, that fails on its own."""
     edits = plan.edits

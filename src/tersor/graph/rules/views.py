@@ -48,7 +48,7 @@ def permute(labels: Labels, call: Call) -> None:
 
 @rule("expand", "repeat")
 def expand(labels: Labels, call: Call) -> None:
-    """Give an axis that had one index new cells, its copies; other repeated axes cannot change."""
+    """Give an axis that had one index new cells, its copies; repeat others end to end."""
     source, out = call["self"], call.out
     axes, offset = labels.of(source), out.dim() - source.dim()
     result: list[Axis] = []
@@ -60,8 +60,8 @@ def expand(labels: Labels, call: Call) -> None:
             literal = labels.literal is not None and len(labels.literal) == out.dim() and labels.literal[axis]
             result.append([] if literal else labels.fresh(out.shape[axis], "heads per kv group"))
         else:
-            labels.freeze(axes[own], "is repeated")
-            result.append([])
+            times = int(out.shape[axis]) // int(source.shape[own])
+            result.append([np.tile(vector, times) for vector in axes[own]])
     labels.put(out, result)
 
 
@@ -136,12 +136,11 @@ def split(labels: Labels, call: Call) -> None:
 def as_strided(labels: Labels, call: Call) -> None:
     """Pass the axes whose size and stride only one axis of the source has; windows cannot change."""
     source, out = call["self"], call.out
-    (axes, _), seen = labels.last(source), list(zip(source.shape, source.stride(), strict=True))
-    if call.name == "as_strided_":
-        seen = []
+    axes, shape = labels.last(source)
+    seen = list(zip(shape, labels.strides.get(id(source), source.stride()), strict=True))
     wanted = list(zip(out.shape, out.stride(), strict=True))
-    alike = [own for own in seen if seen.count(own) == 1 and wanted.count(own) == 1]
-    for axis, own in zip(axes, seen or [None] * len(axes), strict=True):
+    alike = [own for own in seen if own[0] > 1 and seen.count(own) == 1 and wanted.count(own) == 1]
+    for axis, own in zip(axes, seen, strict=True):
         if own not in alike:
             labels.freeze(axis, "is read through a window")
     labels.put(out, [axes[seen.index(own)] if own in alike else [] for own in wanted])
