@@ -86,6 +86,14 @@ def test_any_call_and_any_output_can_be_exported(runtime, inputs, tmp_path):
     np.testing.assert_array_equal(codes, ids(len(codes)))
 
 
+@pytest.mark.parametrize("runtime", QUICK)
+def test_sequences_of_another_length_can_be_run(runtime, tmp_path):
+    model = Encoder()
+    session = open_artefact(export(model, (ids(),), tmp_path / "m", runtime))
+    longer = torch.arange(2 * 9).reshape(2, 9) % 11
+    np.testing.assert_allclose(session([longer.numpy()])[0], model(longer).logits.detach().numpy(), atol=1e-5)
+
+
 def test_inputs_are_named_as_in_forward(tmp_path):
     artefact = export(Encoder(), (ids(), torch.ones(3, 5)), tmp_path / "m.onnx")
     assert artefact.inputs == ("ids", "mask")

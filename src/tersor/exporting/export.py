@@ -32,7 +32,8 @@ def export(
 ) -> Artefact:
     """Write `model` as a file for `runtime`, and compare the file with the model.
 
-    Every axis that is as long as the batch becomes dynamic. Arguments that are not tensors (None, booleans,
+    The batch axis becomes dynamic, and so does the second axis of integer inputs (the length of a sequence) where the
+    model allows it. Arguments that are not tensors (None, booleans,
     numbers) keep the value they have in `inputs`. Outputs may be tensors, tuples, mappings or dataclasses; the
     file gives their tensors, the main one first. The model is not changed.
 

@@ -210,9 +210,7 @@ def _at_least_two(arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _export(flat: Flat, arguments: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    size = batch_size(arguments)
-    shapes = (tuple({0: batch} if has_batch(tensor, size) else None for tensor in arguments),)
+    shapes = (_dynamic_shapes(arguments),)
     failures: list[Exception] = []
     for strict in (False, True):
         try:
@@ -224,6 +222,16 @@ def _export(flat: Flat, arguments: tuple[Tensor, ...]) -> torch.export.ExportedP
         "Look for Python branches on tensor values and for batch sizes written as constants; "
         "use `x.shape[0]` or -1 in `view` and `reshape`."
     ) from failures[0]
+
+
+def _dynamic_shapes(arguments: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+    """Return the axes that may vary: the batch must; the length of token sequences may where the model allows it."""
+    batch, size = torch.export.Dim("batch", min=1), batch_size(arguments)
+    return tuple(
+        ({0: batch} if has_batch(tensor, size) else {})
+        | ({1: torch.export.Dim.AUTO} if tensor.dim() > 1 and not tensor.is_floating_point() else {})
+        for tensor in arguments
+    )
 
 
 def first_line(error: BaseException) -> str:
