@@ -53,7 +53,9 @@ def test_a_room_imports_only_the_rooms_before_it(file):
     if room == "__init__":
         return
     for name in imports(ast.parse(file.read_text())):
-        assert name != "tersor", f"{file.name} imports the facade; import from the module that defines the name"
+        assert name != "tersor", (
+            f"{file.name} imports the facade; import from the module that defines the name"
+        )
         used = name.split(".")[1]
         assert used in allowed(room), f"{room} may not import {used} ({name})"
 
@@ -112,7 +114,9 @@ def depth(node: ast.AST, level: int = 0) -> int:
     deepest = level
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or isinstance(child, ast.FunctionDef | ast.ClassDef | ast.Lambda):
+            if not isinstance(child, ast.AST) or isinstance(
+                child, ast.FunctionDef | ast.ClassDef | ast.Lambda
+            ):
                 continue
             is_elif = isinstance(node, ast.If) and name == "orelse" and isinstance(child, ast.If)
             deeper = isinstance(child, BLOCKS) and not is_elif
@@ -141,7 +145,8 @@ def test_most_functions_are_short():
 
 
 def test_the_gates_see_a_long_nested_function():
-    source = "def f(a):\n" + "    if a:\n        for b in a:\n            while b:\n                if b:\n                    pass\n"
+    blocks = ("if a:", "for b in a:", "while b:", "if b:", "pass")
+    source = "def f(a):\n" + "".join(f"{'    ' * level}{text}\n" for level, text in enumerate(blocks, 1))
     function = functions(ast.parse(source))[0]
     assert depth(function) == 4
     assert own_lines(function) == 5

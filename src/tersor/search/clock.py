@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
-#: Share of the budget kept for the final measurement, certification and the report.
-RESERVE = 0.2
+#: Share of the budget kept for the final measurement, certification and the report; at least the seconds that these
+#: take for a small model, though never more than half.
+_SHARE, _LEAST_S, _MOST = 0.2, 45.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,14 @@ class Clock:
         """Seconds left for candidates, without the reserve; infinite without a budget."""
         if self.budget_s is None:
             return float("inf")
-        return self.budget_s * (1 - RESERVE) - self.elapsed_s
+        reserve = max(_SHARE * self.budget_s, min(_LEAST_S, _MOST * self.budget_s))
+        return self.budget_s - reserve - self.elapsed_s
 
     def share_s(self, parts: int) -> float | None:
         """Return an equal share of what is left, in seconds, for one of `parts` candidates; None without a budget.
 
         Example:
-            >>> Clock(100.0).share_s(8) <= 10.0
+            >>> Clock(1000.0).share_s(8) <= 100.0
             True
         """
         return None if self.budget_s is None else max(0.0, self.left_s) / max(1, parts)

@@ -96,7 +96,7 @@ class Result:
         Raises:
             MissingExtraError: if pandas is not installed.
         """
-        pandas = require("pandas", extra="all", purpose="A table of candidates")
+        pandas = require("pandas", extra="table", purpose="A table of candidates")
         return pandas.DataFrame([_row(candidate) for candidate in (self.run.base, *self.tried)])
 
     def save(self, folder: str | Path, *, command: str = "") -> Path:
