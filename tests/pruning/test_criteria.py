@@ -268,12 +268,22 @@ def test_bn_scale_needs_a_normalization():
         BnScale().score(Evidence("g", 2, (Part("a", 0, "writes", torch.ones(2, 2)),)))
 
 
-@pytest.mark.parametrize("blind", [Activation(), Obs()], ids=repr)
-def test_input_criteria_need_a_consumer(blind):
-    with pytest.raises(ArgumentError, match="nothing that reads 'g'"):
-        blind.score(
-            Evidence("g", 2, (Part("a", 0, "writes", torch.ones(2, 2)),), frozenset({"moment", "gram"}))
-        )
+@pytest.mark.parametrize("criterion", [Activation(), Obs()], ids=repr)
+def test_units_that_only_products_of_activations_read_are_scored_by_both_factors(criterion):
+    query = Part("q", 0, "writes", torch.tensor([[1.0], [2.0]]))
+    key = Part("k", 0, "writes", torch.tensor([[3.0], [1.0]]))
+    scores = criterion.score(Evidence("g", 2, (query, key), frozenset({"moment", "gram"})))
+    torch.testing.assert_close(scores / scores.sum(), torch.tensor([9 / 13, 4 / 13]))
+
+
+def test_effects_are_those_of_one_producer_where_nothing_reads_the_units():
+    effect = torch.tensor([[2.0], [-4.0]])
+    parts = tuple(
+        Part(n, 0, "writes", torch.ones(1, 1), saliency=effect, curvature=torch.ones(1)) for n in "qk"
+    )
+    found = Evidence("g", 1, parts, frozenset({"saliency", "curvature"}))
+    assert Taylor().score(found).item() == 3
+    assert Fisher().score(found).item() == 5
 
 
 def test_large_half_precision_weights_do_not_overflow():

@@ -153,6 +153,30 @@ def test_the_budget_follows_the_greedy_path_where_costs_multiply(seed):
     assert kept(plan, scores) == greedy(scores, area, budget)
 
 
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
+def test_groups_that_go_together_keep_equal_counts(ratio):
+    generator = torch.Generator().manual_seed(3)
+    scores = {name: torch.rand(10, generator=generator) * (1 + 9 * (name == "b")) for name in "abcd"}
+    budget = (1 - ratio) * area(kept(Plan(), scores))
+    for plan in (
+        prune_global(scores, ratio=ratio, together=[("a", "b")]),
+        prune_to_budget(scores, cost=area, budget=budget, together=[("a", "b")]),
+    ):
+        counts = kept(plan, scores)
+        assert counts["a"] == counts["b"]
+        assert len(set(counts.values())) > 1
+        keeps_the_best(plan, scores)
+    assert area(counts) <= budget
+
+
+def test_a_group_tied_to_one_without_scores_stays_whole():
+    scores = {"a": torch.rand(4), "b": torch.rand(4)}
+    plan = prune_to_budget(
+        scores, cost=lambda k: k["a"] + 5.0 * k["b"], budget=22, together=[("b", "elsewhere")]
+    )
+    assert {edit.group for edit in plan.edits} == {"a"}
+
+
 def test_a_cost_that_no_cut_lowers_is_refused_with_the_reason():
     with pytest.raises(PlanError, match="cannot go below 7"):
         prune_to_budget({"a": torch.ones(3)}, cost=lambda k: 7.0, budget=5)
@@ -177,6 +201,10 @@ def test_a_group_of_one_unit_is_kept():
         (lambda s: prune_uniform(s, ratio=0.5, multiple_of=0), "at least 1"),
         (lambda s: prune_uniform(s, ratio=0.5, keep_at_least=2), "keep_at_least"),
         (lambda s: prune_global(s, ratio=0.5, scopes={"b": "x"}), "names no scope"),
+        (
+            lambda s: prune_global({**s, "b": torch.ones(3)}, ratio=0.5, together=[("a", "b")]),
+            "equally many units",
+        ),
         (lambda s: prune_uniform({"a": torch.tensor([1.0, float("nan")])}, ratio=0.5), "not finite"),
     ],
 )

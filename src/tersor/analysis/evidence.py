@@ -78,6 +78,11 @@ class Evidence:
         """The parts that cut a unit off from everything after it, once; all parts if nothing reads the units."""
         return self.of("reads") or self.parts
 
+    @property
+    def times(self) -> int:
+        """How often `consumers` count a unit: once, or once for each producer if nothing reads the units."""
+        return 1 if self.of("reads") else max(len(self.of("writes")), 1)
+
     def require(self, needs: frozenset[str], criterion: object) -> None:
         """Check that the fields that `criterion` needs were collected.
 

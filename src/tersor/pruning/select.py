@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ def prune_global(
     *,
     ratio: float,
     scopes: Mapping[str, str] | None = None,
+    together: Sequence[Sequence[str]] = (),
     keep_at_least: float = 0.1,
     multiple_of: int = 1,
 ) -> Plan:
@@ -57,6 +58,7 @@ def prune_global(
         ratio: fraction of all units removed, in [0, 1).
         scopes: rank only groups of equal scope together, each scope losing `ratio` of its units;
             `shapes(evidence)` gives isomorphic pruning.
+        together: sets of groups that keep equally many units, from `ties(graph)`.
         keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
             Without it whole layers vanish first.
         multiple_of: kept counts are rounded to the nearest multiple, and never below one multiple.
@@ -69,16 +71,16 @@ def prune_global(
         >>> print(prune_global(scores, ratio=0.25))
         Cut a: keep 1 units
     """
-    limits = _Limits(scores, keep_at_least, multiple_of)
+    limits = _Limits(scores, keep_at_least, multiple_of, together)
     ratio = fraction("ratio", ratio)
     if scopes is not None and set(scores) - set(scopes):
         raise ArgumentError(
             f"`scopes` names no scope for {sorted(set(scores) - set(scopes))}; it must name all groups."
         )
     kept: dict[str, float] = {}
-    for scope in sorted({scopes[name] for name in scores} if scopes else {""}):
-        names = [name for name in scores if scopes is None or scopes[name] == scope]
-        kept |= _ranked({name: scores[name] for name in names}, ratio, limits)
+    for scope in sorted({scopes[name] for name in limits.scores} if scopes else {""}):
+        names = [name for name in limits.scores if scopes is None or scopes[name] == scope]
+        kept |= _ranked({name: limits.scores[name] for name in names}, ratio, limits)
     return limits.plan({name: limits.near(name, count) for name, count in kept.items()})
 
 
@@ -103,6 +105,7 @@ def prune_to_budget(
     cost: CostOf,
     budget: float,
     per_cost: bool = True,
+    together: Sequence[Sequence[str]] = (),
     keep_at_least: float = 0.1,
     multiple_of: int = 1,
 ) -> Plan:
@@ -120,6 +123,7 @@ def prune_to_budget(
             `parameter_cost(...)`, or any fitted model of a measured latency.
         budget: largest cost allowed, in the unit of `cost`; half of `cost({})` halves it.
         per_cost: weigh scores by what they cost; False ranks by the mean score alone.
+        together: sets of groups that keep equally many units, from `ties(graph)`.
         keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
         multiple_of: kept counts are multiples of this, where a group is not left whole.
 
@@ -132,14 +136,15 @@ def prune_to_budget(
         >>> print(prune_to_budget(scores, cost=lambda kept: 10.0 * kept["a"], budget=25))
         Cut a: keep 2 units
     """
-    limits = _Limits(scores, keep_at_least, multiple_of)
-    kept = {name: len(values) for name, values in scores.items()}
-    now = cost(kept)
-    queue = [step for name in scores if (step := limits.step(name, kept, now, cost, per_cost))]
+    limits = _Limits(scores, keep_at_least, multiple_of, together)
+    price = _Price(limits, cost, per_cost)
+    kept = {name: len(values) for name, values in limits.scores.items()}
+    now = price.of(kept)
+    queue = [step for name in kept if (step := price.step(name, kept, now))]
     heapq.heapify(queue)
     while now > budget and queue:
         stale, name = heapq.heappop(queue)
-        step = limits.step(name, kept, now, cost, per_cost)
+        step = price.step(name, kept, now)
         if step is None:
             continue
         # A priority only rises while others are cut; take the step if it is still the lowest after an update.
@@ -147,7 +152,7 @@ def prune_to_budget(
             heapq.heappush(queue, step)
             continue
         kept[name] = limits.below(name, kept[name])
-        now = cost(kept)
+        now = price.of(kept)
         heapq.heappush(queue, (step[0], name))
     if now > budget:
         raise PlanError(
@@ -158,9 +163,15 @@ def prune_to_budget(
 
 
 class _Limits:
-    """The counts that a group may be cut to, and the plan that keeps the best units."""
+    """The counts that a group may be cut to, and the plan that keeps the best units.
 
-    def __init__(self, scores: Scores, keep_at_least: float, multiple_of: int) -> None:
+    Groups that go together are one group here, under the first one's name: its units are the lowest of
+    each, the second lowest of each, and so on.
+    """
+
+    def __init__(
+        self, scores: Scores, keep_at_least: float, multiple_of: int, together: Sequence[Sequence[str]] = ()
+    ) -> None:
         if not scores:
             raise ArgumentError("There are no scores to select by: no group of this model can be pruned.")
         if multiple_of < 1:
@@ -172,7 +183,14 @@ class _Limits:
                 )
         self.share = fraction("keep_at_least", keep_at_least)
         self.multiple = multiple_of
-        self.scores = {name: values.detach().double().cpu() for name, values in scores.items()}
+        self.own = {name: values.detach().double().cpu() for name, values in scores.items()}
+        self.members = _members(self.own, together)
+        self.scores = {
+            name: torch.stack([self.own[member].sort().values for member in members]).sum(0)
+            if len(members) > 1
+            else self.own[name]
+            for name, members in self.members.items()
+        }
         self.lost = {name: _falling_sums(values) for name, values in self.scores.items()}
 
     def floor(self, name: str) -> int:
@@ -194,25 +212,59 @@ class _Limits:
         stride = self.multiple * max(1, size // (_STEPS * self.multiple))
         return min(count, max(self.floor(name), (count - 1) // stride * stride))
 
-    def step(
-        self, name: str, kept: Mapping[str, int], now: float, cost: CostOf, per_cost: bool
-    ) -> tuple[float, str] | None:
-        """Return the priority of the next cut of a group, or None if it is at its floor."""
-        target = self.below(name, kept[name])
-        if target == kept[name]:
-            return None
-        lost = self.lost[name][target] - self.lost[name][kept[name]]
-        saved = now - cost({**kept, name: target}) if per_cost else float(kept[name] - target)
-        return (lost / saved if saved > 0 else math.inf, name)
-
     def plan(self, kept: Mapping[str, int]) -> Plan:
         """Return the plan that keeps the highest-scored units of each group."""
         cuts = (
-            Cut(name, keep_highest(self.scores[name], count))
-            for name, count in kept.items()
-            if count < len(self.scores[name])
+            Cut(name, keep_highest(self.own[name], count))
+            for name, count in self.counts(kept).items()
+            if count < len(self.own[name])
         )
         return Plan(tuple(cuts))
+
+    def counts(self, kept: Mapping[str, int]) -> dict[str, int]:
+        """Return the counts of all groups, those that go together spelled out."""
+        return {member: kept[name] for name, members in self.members.items() for member in members}
+
+
+def _members(scores: Scores, together: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return for each group that leads, in the order of the scores, the groups that go with it.
+
+    Groups without scores stay whole, and so do those tied to them.
+
+    Raises:
+        ArgumentError: if groups that go together have different sizes.
+    """
+    tied = {name: tuple(members) for members in together for name in members}
+    found: dict[str, tuple[str, ...]] = {}
+    for name in scores:
+        members = tied.get(name, (name,))
+        if members[0] != name or not all(member in scores for member in members):
+            continue
+        if len({len(scores[member]) for member in members}) > 1:
+            raise ArgumentError(f"Groups that go together need equally many units: {members}.")
+        found[name] = members
+    return found
+
+
+class _Price:
+    """What the next cut of a group loses and saves."""
+
+    def __init__(self, limits: _Limits, cost: CostOf, per_cost: bool) -> None:
+        self.limits, self.cost, self.per_cost = limits, cost, per_cost
+
+    def of(self, kept: Mapping[str, int]) -> float:
+        """Return the cost; groups that are not selected from keep all."""
+        whole = {name: len(values) for name, values in self.limits.own.items()}
+        return self.cost(whole | self.limits.counts(kept))
+
+    def step(self, name: str, kept: Mapping[str, int], now: float) -> tuple[float, str] | None:
+        """Return the priority of the next cut of a group, or None if it is at its floor."""
+        target = self.limits.below(name, kept[name])
+        if target == kept[name]:
+            return None
+        lost = self.limits.lost[name][target] - self.limits.lost[name][kept[name]]
+        saved = now - self.of({**kept, name: target}) if self.per_cost else float(kept[name] - target)
+        return (lost / saved if saved > 0 else math.inf, name)
 
 
 def _falling_sums(values: Tensor) -> list[float]:

@@ -7,24 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tersor.analysis.evidence import Evidence, Part
-from tersor.errors import ArgumentError
 from tersor.pruning.criteria.combine import combined
 from tersor.pruning.criteria.registry import criterion
 
 
-def readers(evidence: Evidence, criterion: object) -> tuple[Part, ...]:
-    """Return the consumers whose inputs were seen.
+def unread_share(evidence: Evidence) -> Float[Tensor, "units"]:
+    r"""Return each unit's share of $\prod_m \|W^{(m)}_u\|_2^2$: for units that no weight reads.
 
-    Raises:
-        ArgumentError: if there is none.
+    The products of query and key features are of this kind; the energy of $\sum_u q_u k_u$ over
+    independent inputs is the sum of the products of the energies.
     """
-    found = tuple(part for part in evidence.of("reads") if part.moment is not None)
-    if not found:
-        raise ArgumentError(
-            f"{criterion!r} scores by what consumers read, and nothing that reads {evidence.group!r} was seen. "
-            "Score it with `Magnitude` or `Taylor`."
-        )
-    return found
+    squares = torch.stack([part.weight.square().sum(1) for part in evidence.weights]).prod(0)
+    return squares / squares.sum().clamp_min(torch.finfo(squares.dtype).tiny)
 
 
 @criterion("activation")
@@ -34,7 +28,8 @@ class Activation:
 
     $$s_u = \mathrm{mean}_m \sum_{j \in u} E[x_j^2] \, \|W^{(m)}_j\|_2^2 \Big/ \overline{\cdot}$$
 
-    Needs unlabelled data only. Each consumer is divided by its mean over units.
+    Needs unlabelled data only. Each consumer is divided by its mean over units. Units that no weight reads
+    are scored by `unread_share`.
 
     Example:
         >>> from tersor.analysis.evidence import Part
@@ -55,7 +50,10 @@ class Activation:
     def score(self, evidence: Evidence) -> Float[Tensor, "units"]:
         """Return the energy of each unit; 1 is the mean of the group."""
         evidence.require(self.needs, self)
-        return combined((_energy(part) for part in readers(evidence, self)), "mean")
+        readers = [part for part in evidence.of("reads") if part.moment is not None]
+        if not readers:
+            return unread_share(evidence) * evidence.size
+        return combined((_energy(part) for part in readers), "mean")
 
 
 def _energy(part: Part) -> Float[Tensor, "units"]:

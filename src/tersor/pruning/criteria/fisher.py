@@ -50,4 +50,4 @@ class Fisher:
         if not self.diagonal:
             return effects(evidence).square().mean(0) / 2
         found = [part.curvature for part in evidence.consumers if part.curvature is not None]
-        return torch.stack(found).sum(0) / 2
+        return torch.stack(found).sum(0) / (2 * evidence.times**2)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tersor._check import positive
 from tersor.analysis.evidence import Evidence, Part
-from tersor.errors import ArgumentError
+from tersor.pruning.criteria.activation import unread_share
 from tersor.pruning.criteria.registry import criterion
 
 
@@ -24,7 +24,8 @@ class Obs:
 
     summed over the consumers, each divided by its whole output energy tr(W^T H W). The cheapest unit goes
     first; W and H^{-1} are then updated in closed form, so later scores know what was removed before.
-    Needs unlabelled data; meant for use with `compensate`, which carries the repair out.
+    Units that no weight reads are scored by `unread_share`. Needs unlabelled data; meant for use with
+    `compensate`, which carries the repair out.
 
     Attributes:
         damping: $\lambda$ as a fraction of the mean of diag(H).
@@ -59,10 +60,7 @@ class Obs:
         evidence.require(self.needs, self)
         consumers = [_Consumer(part, self.damping) for part in evidence.of("reads") if part.gram is not None]
         if not consumers:
-            raise ArgumentError(
-                f"`Obs` scores by what consumers read, and nothing that reads {evidence.group!r} was seen. "
-                "Score it with `Magnitude` or `Taylor`."
-            )
+            return unread_share(evidence)
         alive = torch.ones(evidence.size, dtype=torch.bool)
         scores = torch.zeros(evidence.size, dtype=torch.float64)
         highest = 0.0

@@ -13,10 +13,12 @@ from tersor.pruning.criteria.registry import criterion
 def effects(evidence: Evidence) -> Float[Tensor, "samples units"]:
     """Return the first-order effect of each unit on the loss of each sample, over all its consumers.
 
-    The sum is taken before any absolute value: the consumers lose the unit together.
+    The sum is taken before any absolute value: the consumers lose the unit together. Where only products of
+    two activations read the units, as those of query and key, each producer has the whole effect, and
+    their mean is taken.
     """
     found = [part.saliency for part in evidence.consumers if part.saliency is not None]
-    return torch.stack(found).sum(0)
+    return torch.stack(found).sum(0) / evidence.times
 
 
 @criterion("taylor")
