@@ -207,6 +207,13 @@ def test_the_last_activation_is_seen_through_reshapes_and_without_gradients(last
     assert build_task(model, (X, Y % 2)).notes.setting.activation == activation
 
 
+def test_logits_that_happen_to_lie_between_zero_and_one_are_not_probabilities():
+    model = net(1, nn.Flatten(0))
+    model[2].weight.data *= 0.01
+    model[2].bias.data.fill_(0.4)
+    assert build_task(model, (X, Y % 2)).notes.setting.activation == "none"
+
+
 def test_the_mission_s_perceptron_gets_binary_cross_entropy_on_probabilities():
     task, notes = build_task(net(1, nn.Sigmoid()), (X, Y % 2))
     assert notes.loss.startswith("bce on probabilities")
