@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -111,6 +112,24 @@ def test_the_model_is_left_as_it_was(runtime, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(torch.equal(g, p.grad) for g, p in zip(gradients, model.parameters(), strict=True))
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+class TwoSequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+
+    def forward(self, source, target, weight):
+        return (self.embed(source).mean(1) - self.embed(target).mean(1)) * weight
+
+
+def test_the_axes_that_vary_have_names(tmp_path):
+    inputs = (ids(), ids()[:, :3], torch.ones(3, 8))
+    graph = onnx.load(export(TwoSequences(), inputs, tmp_path / "m.onnx").path).graph
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input
+    ]
+    assert shapes == [["batch", "sequence"], ["batch", "sequence_2"], ["batch", 8]]
 
 
 def test_the_weights_are_inside_the_file_and_its_hash_and_size_are_recorded(tmp_path):

@@ -28,6 +28,7 @@ def write_onnx(program: Program, path: Path) -> None:
                 dynamo=True,
                 input_names=list(program.inputs),
                 output_names=list(program.outputs),
+                dynamic_shapes=(_axis_names(program),),
                 verbose=False,
                 **_integers(program),
             )
@@ -41,6 +42,21 @@ def write_onnx(program: Program, path: Path) -> None:
                 "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
             )
         written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
+
+
+def _axis_names(program: Program) -> tuple[dict[int, str], ...]:
+    """Return for each input the axes that vary, by name: `batch`, `sequence`, and `sequence_2` where there are two."""
+    nodes = {node.name: node for node in program.graph.graph.nodes}
+    names: dict[str, str] = {}
+    found: list[dict[int, str]] = []
+    for name in program.graph.graph_signature.user_inputs:
+        shape = nodes[str(name)].meta["val"].shape
+        varying = {axis: str(size) for axis, size in enumerate(shape) if isinstance(size, torch.SymInt)}
+        for axis, symbol in varying.items():
+            lengths = sum(known.startswith("sequence") for known in names.values())
+            names.setdefault(symbol, f"sequence_{lengths + 1}".removesuffix("_1") if axis else "batch")
+        found.append({axis: names[symbol] for axis, symbol in varying.items()})
+    return tuple(found)
 
 
 def _integers(program: Program) -> dict[str, Any]:
