@@ -117,6 +117,15 @@ def test_groups_that_must_stay_are_left_out_and_shapes_tell_kinds_apart(model, b
     assert evidence["stem"].shape != evidence["conv1"].shape
 
 
+def test_buffers_that_are_not_saved_may_be_members():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    model.register_buffer("scale", torch.ones(3), persistent=False)
+    units = (0, 1, 2)
+    group = Group("0", "hidden", 3, (Member("0.weight", 0, units), Member("scale", 0, units)))
+    evidence = collect(model, [group], [Batch((torch.ones(1, 2),), None, (0,))])
+    assert [part.role for part in evidence["0"].parts] == ["writes", "carries"]
+
+
 def test_tied_members_count_once():
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5, bias=False))
     model[1].weight = model[0].weight

@@ -82,12 +82,13 @@ def stored(model: nn.Module) -> Stored:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of `model` themselves, by their names in `model.state_dict()`."""
-    return {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    """Return every parameter and buffer of `model` itself, under each of its names."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return dict(parameters) | dict(model.named_buffers(remove_duplicate=False))
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
-    """Return for every name in `model.state_dict()` the first name of the same storage.
+    """Return for every name of a parameter or buffer the first name of the same storage.
 
     Example:
         >>> tied = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
