@@ -284,6 +284,17 @@ def test_padding_by_a_collate_function_does_not_change_the_split():
     assert widths <= {3, 4, 5, 6}
 
 
+class PassingSized(IterableDataset):
+    def __iter__(self):
+        yield from (Sized()[i] for i in range(400))
+
+
+def test_padding_does_not_change_the_split_of_a_stream_either():
+    streamed = build_task(Tagger(), DataLoader(PassingSized(), 9, collate_fn=padded)).task
+    stored = build_task(Tagger(), DataLoader(Sized(), 4, collate_fn=padded)).task
+    assert streamed.certification.digest() == stored.certification.digest()
+
+
 def test_explicit_splits_are_used_as_they_are():
     (x1, y1), (x2, y2), (x3, y3) = blobs(300, seed=1), blobs(200, seed=2), blobs(100, seed=3)
     task, notes = build_task(net(), {"train": (x1, y1), "validation": (x2, y2), "test": (x3, y3)})
