@@ -14,6 +14,9 @@ from tersor.recovery.taps import batch_statistics, execution_order, first_tensor
 #: Rows of inputs that one fit uses at most; more change a fit of some hundred columns little.
 _ROWS = 32_768
 
+#: Layers with more inputs are left alone: the cost of a fit grows with the cube.
+_WIDEST = 4096
+
 #: Teacher's output channels that the student's layer has, by layer name, in the student's order.
 Kept = Mapping[str, Sequence[int]]
 
@@ -98,21 +101,44 @@ def _refit(
     masked: Collection[str],
     ridge: float,
 ) -> bool:
-    layer = student.get_submodule(name)
-    seen = observe(student, batches, [name], stop=True)[name]
-    wanted = observe(teacher, batches, [name], stop=True)[name]
-    inputs = [first_tensor(args) for args, _ in seen.arguments]
-    outputs = [first_tensor(result) for result in wanted.results]
-    if any(t is None for t in (*inputs, *outputs)):
-        return False
-    x = torch.cat([_rows(layer, t) for t in inputs if t is not None])
-    y = torch.cat([_outputs(layer, t) for t in outputs if t is not None])[:, keep]
-    if len(x) != len(y):
-        return False
-    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:_ROWS]
-    weight_only = f"{name}.weight" in masked
-    _solve(layer, x[chosen].double(), y[chosen].double(), ridge, bias_only=weight_only)
+    layer, pairs = student.get_submodule(name), []
+    for index, batch in enumerate(batches):
+        x = first_tensor(observe(student, [batch], [name], stop=True)[name].arguments[0][0])
+        y = first_tensor(observe(teacher, [batch], [name], stop=True)[name].results[0])
+        sampled = (
+            None if x is None or y is None else _sampled(layer, x, y, _quota(layer) // len(batches), index)
+        )
+        if sampled is None:
+            return False
+        pairs.append(sampled)
+    x, y = (torch.cat(parts).double() for parts in zip(*pairs, strict=True))
+    _solve(layer, x, y[:, keep], ridge, bias_only=f"{name}.weight" in masked)
     return True
+
+
+def _quota(layer: nn.Module) -> int:
+    """Rows for a fit: enough for its columns, within 256 MiB of float64."""
+    columns = layer.get_parameter("weight").flatten(1).shape[1]
+    return min(_ROWS, 2**25 // columns)
+
+
+def _sampled(layer: nn.Module, x: Tensor, y: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Return `count` random rows of input and output; None where they do not match.
+
+    A few samples at a time: unfolded images are large.
+    """
+    if len(x) != len(y):
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    pieces: list[tuple[Tensor, Tensor]] = []
+    share = max(1, count * 8 // len(x))
+    for some_x, some_y in zip(x.split(8), y.split(8), strict=True):
+        rows, outputs = _rows(layer, some_x), _outputs(layer, some_y)
+        if len(rows) != len(outputs):
+            return None
+        chosen = torch.randperm(len(rows), generator=generator)[:share].to(x.device)
+        pieces.append((rows[chosen], outputs[chosen]))
+    return torch.cat([rows for rows, _ in pieces]), torch.cat([outputs for _, outputs in pieces])
 
 
 @torch.no_grad()
