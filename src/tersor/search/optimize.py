@@ -10,6 +10,7 @@ from torch import nn
 
 from tersor.certification.ledger import Ledger
 from tersor.certification.seal import Seal
+from tersor.errors import ArgumentError
 from tersor.loading.build import build_task
 from tersor.loading.metric import Metric
 from tersor.loading.model import load_model
@@ -74,6 +75,11 @@ def optimize(
     torch.manual_seed(request.seed)
     loaded = load_model(model) if isinstance(model, str) else model
     built = build_task(loaded, data, metric=metric, loss=options.get("loss"), seed=request.seed)
+    if built.task.metric.of_model is not None:
+        raise ArgumentError(
+            f"{built.task.metric.name} is a function of the model and cannot be certified on sealed samples. Give a "
+            "metric as a function of (predictions, targets)."
+        )
     work = tempfile.TemporaryDirectory(prefix="tersor-")
     ledger = Ledger(options.get("ledger") or Path(work.name) / "ledger.jsonl")
     seal = Seal(built.task.certification, ledger, labelled=built.task.kind != "fidelity")
