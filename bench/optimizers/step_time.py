@@ -22,7 +22,9 @@ from tersor.optimizers.registry import make_optimizer
 
 #: A small GPT (10.7 M entries in 50 tensors) and ResNet-56 (0.85 M in 165).
 NETWORKS = {
-    "gpt 10.7M": [(65, 384), (256, 384)] + 6 * [(1152, 384), (384, 384), (1536, 384), (384, 1536)] + 24 * [(384,)],
+    "gpt 10.7M": [(65, 384), (256, 384)]
+    + 6 * [(1152, 384), (384, 384), (1536, 384), (384, 1536)]
+    + 24 * [(384,)],
     "resnet56 0.85M": 19 * [(16, 16, 3, 3)] + 18 * [(32, 32, 3, 3)] + 18 * [(64, 64, 3, 3)] + 110 * [(32,)],
 }
 
@@ -132,10 +134,15 @@ def table(results: dict) -> str:
     lines += ["|---|---|---|---|---|---|---|"]
     for network, rows in results["steps"].items():
         for name, row in rows.items():
-            t, own, fast = row["torch_ns_per_entry"], row["own_ns_per_entry"], row.get("compiled_ns_per_entry")
+            t, own, fast = (
+                row["torch_ns_per_entry"],
+                row["own_ns_per_entry"],
+                row.get("compiled_ns_per_entry"),
+            )
             tail = f"{fast:.2f} | {t / own:.1f} | {t / fast:.1f}" if fast else f"- | {t / own:.1f} | -"
             lines.append(f"| {network} | {name} | {t:.2f} | {own:.2f} | {tail} |")
-    lines += ["", "| orthogonalisation, 5 steps | bfloat16 (torch.optim.Muon) | float32 (ours) | ratio |", "|---|---|---|---|"]
+    lines += ["", "| orthogonalisation, 5 steps | bfloat16 (torch.optim.Muon) | float32 (ours) | ratio |"]
+    lines += ["|---|---|---|---|"]
     for shape, row in results["newton_schulz"].items():
         a, b = row["torch_bf16_ms"], row["own_fp32_ms"]
         lines.append(f"| {shape} | {a:.0f} ms | {b:.0f} ms | {a / b:.1f} |")

@@ -24,9 +24,9 @@ from tersor.optimizers.switching import Switching
 Objective: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 
 #: Below this many steps, trials within the allowed share are too short to tell anything.
-_LEAST_STEPS = 500
+_LEAST_STEPS = 1500
 #: Shortest mini-schedule and shortest probe of the stability edge, in steps.
-_SHORTEST, _EDGE = 20, 15
+_SHORTEST, _EDGE = 50, 15
 #: A forward pass costs about a third of a training step.
 _FORWARD = 1 / 3
 _WARMUP = 0.1
@@ -106,7 +106,7 @@ def choose(
         >>> loss = lambda model, b: (model(*b.inputs) - b.target).square().mean()
         >>> short = choose(nn.Linear(4, 1), [batch], loss, steps=100, probe=[batch])
         >>> short.overhead, short.reason
-        (0.0, '100 steps are too few for trials (500 needed): the usual recipe for networks without norms.')
+        (0.0, '100 steps are too few for trials (1500 needed): the usual recipe for networks without norms.')
     """
     positive("steps", steps)
     fraction("share", share)

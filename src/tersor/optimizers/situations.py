@@ -47,7 +47,7 @@ def census(model: nn.Module) -> Census:
 _ARMS: dict[str, tuple[Recipe, ...]] = {
     "batch": (SGD(lr=0.1, weight_decay=5e-4), Muon(lr=5e-3), NAdamW(lr=3e-3)),
     "layer": (NAdamW(lr=1e-3, beta2=0.99), Muon(lr=2e-3), AdamW(lr=1e-3)),
-    "none": (NAdamW(lr=3e-3), Muon(lr=5e-3), SGD(lr=0.05)),
+    "none": (Muon(lr=5e-3), NAdamW(lr=6e-3), SGD(lr=0.1)),
 }
 
 
