@@ -139,6 +139,13 @@ def test_the_weights_are_inside_the_file_and_its_hash_and_size_are_recorded(tmp_
     assert len(artefact.sha256) == 64
 
 
+def test_weights_too_large_for_one_file_lie_beside_it_and_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("tersor.exporting.onnx_file._ONE_FILE_BYTES", 1000)
+    artefact = export(nn.Linear(64, 64), (torch.randn(2, 64),), tmp_path / "m.onnx")
+    assert artefact.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir()) > 64 * 64 * 4
+    assert artefact.path.stat().st_size < 64 * 64 * 4
+
+
 @pytest.mark.parametrize("runtime", QUICK)
 def test_exporting_and_opening_print_nothing(runtime, tmp_path, capfd):
     open_artefact(export(network(), (torch.randn(2, 1, 4, 4),), tmp_path / "any.name", runtime))

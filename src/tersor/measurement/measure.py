@@ -66,6 +66,15 @@ def compare(
 
     Raises:
         MeasurementError: if one of the files cannot be run.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from tersor.exporting.export import export
+        >>> folder, x = tempfile.TemporaryDirectory(), (torch.randn(2, 64),)
+        >>> file = export(torch.nn.Linear(64, 64), x, f"{folder.name}/model.onnx")
+        >>> same = compare(file, file, x, seconds=0.1, launches=1)
+        >>> same.low <= same.ratio <= same.high
+        True
     """
     (result,) = measure_all(
         base, (candidate,), inputs, threads=threads, seconds=seconds, batch=batch, launches=launches
