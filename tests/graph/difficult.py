@@ -191,9 +191,19 @@ def given_scale(m, x):
 def windows(m, x):
     x = m.a(x).permute(0, 2, 3, 1)
     b, h, w, c = x.shape
-    x = torch.roll(x, (-1, -1), (1, 2)).view(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+    x = (
+        torch.roll(x, (-1, -1), (1, 2))
+        .view(b, h // 2, 2, w // 2, 2, c)
+        .permute(0, 1, 3, 2, 4, 5)
+        .reshape(-1, 4, c)
+    )
     q, k, v = m.qkv(x).reshape(-1, 4, 3, m.heads, c // m.heads).permute(2, 0, 3, 1, 4).unbind(0)
-    x = m.o(joined(attend(q, k, v))).view(b, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+    x = (
+        m.o(joined(attend(q, k, v)))
+        .view(b, h // 2, w // 2, 2, 2, c)
+        .permute(0, 1, 3, 2, 4, 5)
+        .reshape(b, h, w, c)
+    )
     parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
     return m.fc(m.merge(torch.cat(parts, -1)).mean((1, 2)))
 
@@ -362,12 +372,16 @@ def with_buffers(factory, **buffers):
 
 
 def channels_last():
-    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    layers = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     return nn.Sequential(layers, nn.Linear(6, 2)).to(memory_format=torch.channels_last)
 
 
 def scripted():
-    return nn.Sequential(nn.Linear(12, 8), torch.jit.script(nn.Sequential(nn.ReLU(), nn.Linear(8, 8))), nn.Linear(8, 2))
+    return nn.Sequential(
+        nn.Linear(12, 8), torch.jit.script(nn.Sequential(nn.ReLU(), nn.Linear(8, 8))), nn.Linear(8, 2)
+    )
 
 
 def spectral():

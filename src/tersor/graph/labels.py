@@ -89,7 +89,6 @@ class Labels:
         literal: for each axis of the output of the call that the user's code makes right now, whether its
             size is a plain number that surgery cannot follow; None where that is unknown.
         contracted: the axes that the current operation sums products over.
-        strides: the strides that every tensor was labelled with.
         factors: for the output of a grouped convolution or norm, the axis of its groups.
     """
 
@@ -98,7 +97,7 @@ class Labels:
     literal: tuple[bool, ...] | None = None
     contracted: list[Axis] = field(default_factory=list)
     factors: dict[int, Axis] = field(default_factory=dict)
-    strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _strides: dict[int, tuple[int, ...]] = field(default_factory=dict)
     _named: set[int] = field(default_factory=set)
     _axes: dict[int, tuple[int, list[Axis], tuple[int, ...]]] = field(default_factory=dict)
     _alive: list[Tensor] = field(default_factory=list)
@@ -123,6 +122,11 @@ class Labels:
             self._axes[id(tensor)] = (self.cells.version, axes, shape)
         return [list(axis) for axis in axes], shape
 
+    def stride(self, tensor: Tensor) -> tuple[int, ...]:
+        """Return the strides that a tensor was labelled with, before an operation in place."""
+        now = tuple(tensor.stride(axis) for axis in range(tensor.dim()))
+        return self._strides.get(id(tensor), now)
+
     def name(self, tensor: Tensor, axes: Sequence[Axis]) -> None:
         """Label a parameter or buffer."""
         self._named.add(id(tensor))
@@ -140,7 +144,7 @@ class Labels:
                 self.cells.freeze(axis, "is the only index left of an axis")
             kept.append(list(axis) if size > 1 else [])
         self._axes[id(tensor)] = (-1, kept, tuple(tensor.shape))
-        self.strides[id(tensor)] = tuple(tensor.stride())
+        self._strides[id(tensor)] = tuple(tensor.stride(axis) for axis in range(tensor.dim()))
         self._alive.append(tensor)
 
     def put_fixed(self, tensor: Tensor) -> None:

@@ -33,7 +33,7 @@ def _counterparts(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:
         owner, own, rest = ".".join(parts[: depth - 1]), parts[depth - 1], parts[depth:]
         parent = modules.get(owner)
         if isinstance(parent, nn.ModuleList | nn.ModuleDict):
-            kind = type(parent._modules[own])
-            for key, sibling in parent._modules.items():
-                if key != own and type(sibling) is kind:
-                    yield ".".join([*parts[: depth - 1], key, *rest])
+            alike = [
+                key for key, other in parent._modules.items() if type(other) is type(parent._modules[own])
+            ]
+            yield from (".".join([*parts[: depth - 1], key, *rest]) for key in alike if key != own)

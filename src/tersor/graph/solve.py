@@ -66,7 +66,7 @@ def close(
     order = _order(graph, scores or {})
     for round_ in range(4 * ROUNDS):
         _keep_one_each(graph, removed, order)
-        found = list(_conflicts(graph, removed))
+        found = _conflicts(graph, removed)
         if not found:
             break
         for conflict in found:
@@ -98,23 +98,26 @@ def _sized_extents(graph: Graph) -> Iterator[Extent]:
         yield from tie.extents
 
 
-def _conflicts(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
-    """Yield what cannot be satisfied: unequal ties, one expression with two values, no value at all."""
+def _conflicts(graph: Graph, removed: np.ndarray) -> list[Conflict]:
+    """Return what cannot be satisfied: unequal ties and double values first, else what has no value at all."""
+    unequal = [*_unequal_ties(graph, removed), *_double_values(graph, removed)]
+    return unequal or list(_unsolved(graph, removed))
+
+
+def _unequal_ties(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
     for tie in graph.ties:
         sizes = [extent.count(removed) for extent in tie.extents]
         if len(set(sizes)) > 1:
             yield Conflict(tie.extents, max(sizes), tie.what)
-    yield from _double_values(graph, removed)
+
+
+def _unsolved(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
     values = _values(graph, removed)
     for equation in graph.equations:
         if _value(equation.expression, values, removed) != equation.sign * equation.extent.count(removed):
             inside = tuple(leaf for leaf in leaves(equation.expression) if isinstance(leaf, Extent))
-            linked = _linked(graph, equation)
-            yield Conflict(
-                (equation.extent, *inside, *linked),
-                None,
-                f"`{_text(equation.expression)}` sizes `{equation.what}`",
-            )
+            why = f"`{_text(equation.expression)}` sizes `{equation.what}`"
+            yield Conflict((equation.extent, *inside, *_linked(graph, equation)), None, why)
 
 
 def _double_values(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:

@@ -79,7 +79,7 @@ def attention(labels: Labels, call: Call) -> None:
     for axis in range(query.dim() - 2):
         labels.unify(labels.of(query)[axis], labels.of(key)[axis], "is a batch of attention")
         labels.unify(labels.of(query)[axis], labels.of(value)[axis], "is a batch of attention")
-    for axis in labels.of(key)[-2:-1] + labels.of(query)[-2:-1]:
+    for axis in (labels.of(key)[-2], labels.of(value)[-2], labels.of(query)[-2]):
         labels.freeze(axis, "is the tokens of an attention")
     mask = call.get("attn_bias") if "attn_bias" in call.args else call.get("attn_mask")
     axes = [*labels.of(query)[:-1], labels.of(value)[-1]]
@@ -113,18 +113,18 @@ def _mask(labels: Labels, mask: object, batch: list) -> None:
     "linalg_cholesky_ex",
 )
 def solve(labels: Labels, call: Call) -> None:
-    """Freeze the two axes of the matrix; batch axes pass."""
-    first = call.tensors[0]
-    for axis in labels.of(first)[-2:]:
+    """Freeze the two axes of the matrix; columns of the right side and batch axes pass."""
+    matrix, right = call.tensors[0], call.tensors[-1]
+    for axis in (*labels.of(matrix)[-2:], labels.of(right)[-2]):
         labels.freeze(axis, "is solved for")
-    last = call.tensors[-1]
-    axes = (
-        labels.broadcast(call.tensors, first, "is solved for")
-        if first.shape == last.shape
-        else labels.of(last)
-    )
-    for out in call.outputs:
-        if out.dim() == len(axes) and out.shape[:-2] == first.shape[:-2]:
-            labels.put(out, [*axes[:-2], [], labels.of(last)[-1] if last is not first else []])
-        else:
-            labels.put_fixed(out)
+    for axis in range(matrix.dim() - 2):
+        alike = right.dim() == matrix.dim() and right.shape[axis] == matrix.shape[axis]
+        labels.unify(labels.of(matrix)[axis], labels.of(right)[axis] if alike else [], "is solved for")
+    first, *others = call.outputs
+    columns = [] if right is matrix else labels.of(right)[-1]
+    labels.put(first, [*labels.of(right)[: first.dim() - 2], [], columns])
+    for out in others:
+        labels.put(
+            out,
+            [*labels.of(matrix)[: out.dim()], *([] for _ in range(out.dim() - matrix.dim()))][: out.dim()],
+        )

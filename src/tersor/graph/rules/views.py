@@ -1,6 +1,7 @@
 """Views: operations that only move data."""
 
 import numpy as np
+from torch import Tensor
 
 from tersor.graph.cells import Axis
 from tersor.graph.labels import Call, Labels, place
@@ -79,6 +80,10 @@ def slice_(labels: Labels, call: Call) -> None:
     labels.put(call.out, axes)
 
 
+def _stride(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.stride(axis) for axis in range(tensor.dim()))
+
+
 def _bound(value: object) -> int | None:
     return None if value is None else int(value)  # type: ignore[call-overload]  # schema: int or None
 
@@ -137,8 +142,8 @@ def as_strided(labels: Labels, call: Call) -> None:
     """Pass the axes whose size and stride only one axis of the source has; windows cannot change."""
     source, out = call["self"], call.out
     axes, shape = labels.last(source)
-    seen = list(zip(shape, labels.strides.get(id(source), source.stride()), strict=True))
-    wanted = list(zip(out.shape, out.stride(), strict=True))
+    seen = list(zip(shape, labels.stride(source), strict=True))
+    wanted = list(zip(tuple(out.shape), _stride(out), strict=True))
     alike = [own for own in seen if own[0] > 1 and seen.count(own) == 1 and wanted.count(own) == 1]
     for axis, own in zip(axes, seen, strict=True):
         if own not in alike:
