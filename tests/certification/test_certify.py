@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tersor.certification.certificate import Certificate, Decision
+from tersor.certification.certificate import Certificate, Decision, Setting
 from tersor.certification.evidence.exact import exact_p
 from tersor.certification.ledger import Continuation, attempt_alpha
 from tersor.errors import ArgumentError, CertificateError, DataError
@@ -80,6 +80,11 @@ def test_the_attempt_is_written_before_anything_is_read(bench):
     assert bench.certify([bench.contender("b", 1)]).certificate.attempt.number == 2
 
 
+def test_the_level_is_that_of_the_attempt_and_not_the_whole_budget(bench):
+    assert attempt_alpha(0.05, 1) < exact_p(37, 10, 2000, 0.02) < 0.05
+    assert decisions(bench.certify([bench.contender("b", 37, 10)])) == ["REFUSED"]
+
+
 def test_later_attempts_get_less(bench):
     numbers = []
     for lost in (90, 91, 92):
@@ -92,6 +97,12 @@ def test_the_same_question_again_costs_nothing(bench):
     first = bench.certify([bench.contender("c", 90, 10)]).certificate
     assert bench.certify([bench.contender("c", 90, 10)]).certificate == first
     assert bench.certify([bench.contender("d", 91, 10)]).certificate.attempt.number == 2
+
+
+def test_another_setting_is_another_question(bench):
+    first = bench.certify([bench.contender("c", 90, 10)], setting=Setting(batch=1))
+    second = bench.certify([bench.contender("c", 90, 10)], setting=Setting(batch=64))
+    assert (first.certificate.attempt.number, second.certificate.attempt.number) == (1, 2)
 
 
 def test_data_that_has_certified_a_model_is_spent(bench):

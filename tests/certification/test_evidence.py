@@ -107,6 +107,21 @@ def test_the_bootstrap_bound_is_that_of_scipy():
     assert BCa()(ours, upper).p == pytest.approx(0.05, abs=0.012)
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4])
+def test_p_is_the_level_at_which_the_textbook_limit_equals_the_margin(alpha):
+    """The upper limit of Efron and Tibshirani, equations 14.10 to 14.15, on skewed data where bias and bend matter."""
+    drops = np.random.default_rng(6).gamma(0.4, 0.2, 25)
+    drawn = resample(lambda index: float(drops[index].mean() + drops[index].std()), 25, draws=20_000)
+    bias = stats.norm.ppf((drawn.replicates < drawn.estimate).mean())
+    spread = drawn.jackknife.mean() - drawn.jackknife
+    bend = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+    shifted = bias + stats.norm.ppf(1 - alpha)
+    limit = np.quantile(drawn.replicates, stats.norm.cdf(bias + shifted / (1 - bend * shifted)))
+    assert abs(bias) > 0.1
+    assert abs(bend) > 0.05
+    assert BCa()(drawn, float(limit)).p == pytest.approx(alpha, rel=0.05)
+
+
 @pytest.mark.parametrize("spread", [stats.norm(0.02, 0.1), stats.uniform(-0.18, 0.4)])
 def test_the_bootstrap_errs_about_alpha_of_the_time(spread):
     rng, n, false = np.random.default_rng(5), 200, 0
