@@ -1,5 +1,6 @@
-"""Which groups must keep equally many units, because one size in the model's code stands for both."""
+"""Which groups must keep equal shares of their units: those that one size in the model's code stands for."""
 
+import math
 from collections.abc import Sequence
 
 from tersor.graph.groups import Group
@@ -8,11 +9,11 @@ from tersor.graph.structure import Graph
 
 
 def ties(graph: Graph) -> tuple[tuple[str, ...], ...]:
-    """Return sets of prunable groups that can only be cut to equal counts.
+    """Return sets of prunable groups that can only be cut to equal shares.
 
     Found by asking the graph: a group whose last unit may not go alone, but may with the last unit of
-    another group of the same size, is tied to it. Pass the result as `together` to the selection;
-    otherwise `close` has to put units back afterwards.
+    another group (the last k of one that is k times larger), is tied to it. Pass the result as `together`
+    to the selection; otherwise `close` has to put units back afterwards.
 
     Example:
         >>> from torch import nn, zeros
@@ -26,7 +27,7 @@ def ties(graph: Graph) -> tuple[tuple[str, ...], ...]:
     found: list[tuple[str, ...]] = []
     while bound:
         first, bound = bound[0], bound[1:]
-        alike = [group for group in bound if group.size == first.size]
+        alike = [group for group in bound if math.gcd(group.size, first.size) > 1]
         tied = next(([first, other] for other in alike if _may_go(graph, [first, other])), None)
         if tied is None and _may_go(graph, [first, *alike]):
             tied = _needed(graph, [first, *alike])
@@ -37,8 +38,9 @@ def ties(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 
 def _may_go(graph: Graph, groups: Sequence[Group]) -> bool:
-    asked = {group.name: tuple(range(group.size - 1)) for group in groups}
-    return close(graph, asked) == asked
+    shared = math.gcd(*(group.size for group in groups))
+    asked = {group.name: tuple(range(group.size - group.size // shared)) for group in groups}
+    return shared > 1 and close(graph, asked) == asked
 
 
 def _needed(graph: Graph, groups: list[Group]) -> list[Group]:

@@ -58,7 +58,7 @@ def prune_global(
         ratio: fraction of all units removed, in [0, 1).
         scopes: rank only groups of equal scope together, each scope losing `ratio` of its units;
             `shapes(evidence)` gives isomorphic pruning.
-        together: sets of groups that keep equally many units, from `ties(graph)`.
+        together: sets of groups that keep equal shares of their units, from `ties(graph)`.
         keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
             Without it whole layers vanish first.
         multiple_of: kept counts are rounded to the nearest multiple, and never below one multiple.
@@ -123,7 +123,7 @@ def prune_to_budget(
             `parameter_cost(...)`, or any fitted model of a measured latency.
         budget: largest cost allowed, in the unit of `cost`; half of `cost({})` halves it.
         per_cost: weigh scores by what they cost; False ranks by the mean score alone.
-        together: sets of groups that keep equally many units, from `ties(graph)`.
+        together: sets of groups that keep equal shares of their units, from `ties(graph)`.
         keep_at_least: fraction of each group that stays whatever its scores; never less than one unit.
         multiple_of: kept counts are multiples of this, where a group is not left whole.
 
@@ -166,7 +166,7 @@ class _Limits:
     """The counts that a group may be cut to, and the plan that keeps the best units.
 
     Groups that go together are one group here, under the first one's name: its units are the lowest of
-    each, the second lowest of each, and so on.
+    each, the second lowest of each, and so on; of a group that is k times larger, k at once.
     """
 
     def __init__(
@@ -185,13 +185,16 @@ class _Limits:
         self.multiple = multiple_of
         self.own = {name: values.detach().double().cpu() for name, values in scores.items()}
         self.members = _members(self.own, together)
-        self.scores = {
-            name: torch.stack([self.own[member].sort().values for member in members]).sum(0)
-            if len(members) > 1
-            else self.own[name]
-            for name, members in self.members.items()
-        }
+        self.scores = {name: self._merged(members) for name, members in self.members.items()}
         self.lost = {name: _falling_sums(values) for name, values in self.scores.items()}
+
+    def _merged(self, members: tuple[str, ...]) -> Tensor:
+        if len(members) == 1:
+            return self.own[members[0]]
+        size = math.gcd(*(len(self.own[member]) for member in members))
+        return torch.stack(
+            [self.own[member].sort().values.reshape(size, -1).sum(1) for member in members]
+        ).sum(0)
 
     def floor(self, name: str) -> int:
         """Return the least count of a group."""
@@ -223,26 +226,24 @@ class _Limits:
 
     def counts(self, kept: Mapping[str, int]) -> dict[str, int]:
         """Return the counts of all groups, those that go together spelled out."""
-        return {member: kept[name] for name, members in self.members.items() for member in members}
+        return {
+            member: kept[name] * len(self.own[member]) // len(self.scores[name])
+            for name, members in self.members.items()
+            for member in members
+        }
 
 
 def _members(scores: Scores, together: Sequence[Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return for each group that leads, in the order of the scores, the groups that go with it.
 
     Groups without scores stay whole, and so do those tied to them.
-
-    Raises:
-        ArgumentError: if groups that go together have different sizes.
     """
     tied = {name: tuple(members) for members in together for name in members}
     found: dict[str, tuple[str, ...]] = {}
     for name in scores:
         members = tied.get(name, (name,))
-        if members[0] != name or not all(member in scores for member in members):
-            continue
-        if len({len(scores[member]) for member in members}) > 1:
-            raise ArgumentError(f"Groups that go together need equally many units: {members}.")
-        found[name] = members
+        if members[0] == name and all(member in scores for member in members):
+            found[name] = members
     return found
 
 
