@@ -33,9 +33,7 @@ def test_a_transformer_can_have_static_ranges(attention, tokens, as_file, db):
     assert db(logits(attention, tokens), real) >= 25
 
 
-@pytest.mark.parametrize(
-    ("bits", "block", "symmetric"), [(4, 32, True), (4, 32, False), (4, 64, True), (8, 32, True)]
-)
+@pytest.mark.parametrize(("bits", "block", "symmetric"), [(4, 32, True), (4, 64, False), (8, 32, True)])
 def test_weights_alone_become_blocks(as_file, db, bits, block, symmetric):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)).eval()
@@ -83,3 +81,13 @@ def test_a_weight_used_as_a_matrix_is_a_site_too(as_file, db):
     assert len(small.integers) == 1
     assert db(small(x).detach(), as_file(small, (x[:2],)).run(x)) >= 40
     assert np.allclose(small(x).detach(), model(x).detach(), atol=0.2)
+
+
+def test_a_vision_transformer_is_dynamic_in_spite_of_its_patch_convolution():
+    patches = nn.Sequential(
+        nn.Conv2d(3, 16, 4, stride=4), nn.Flatten(2), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)
+    )
+    x = torch.randn(4, 3, 16, 16)
+    small = quantize(patches, (x[:2],), [(x,)])
+    assert small.scheme.kind == "dynamic"
+    assert small.integers == ("2", "4")

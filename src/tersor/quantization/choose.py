@@ -1,7 +1,7 @@
 """Choose a recipe by what it does to the outputs, on samples that it was not fitted on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,10 +9,12 @@ from torch import fx, nn
 
 from tersor.loading.inputs import Inputs, batch_size, call, main_output, map_tensors
 from tersor.planning.plan import Plan
+from tersor.quantization.algorithms.equalize import pairs
 from tersor.quantization.build import build
 from tersor.quantization.fidelity import sqnr
 from tersor.quantization.hardware import Scheme
 from tersor.quantization.model import Attempt, QuantizedModel
+from tersor.quantization.norms import norm_groups
 from tersor.quantization.recipe import Recipe
 
 #: A later recipe replaces an earlier, simpler one only if it gains this much, in decibels.
@@ -45,7 +47,7 @@ def choose(
     attempts: list[Attempt] = []
     best: QuantizedModel | None = None
     best_db, longest = float("-inf"), 0.0
-    queue = list(_STARTS[scheme.kind])
+    queue = [change for change in _STARTS[scheme.kind] if _has_a_place(change, graph_module.graph)]
     while queue:
         recipe, began = queue.pop(0)(best.recipe if best else Recipe()), time.monotonic()
         if best is not None and began - started + 2.0 * longest > budget_s:
@@ -82,6 +84,18 @@ _STARTS = {
     "dynamic": (_ranges("minmax"), _ranges("mse"), _before("smooth"), _after("gptq"), _after("bias")),
     "weights": (_ranges("minmax"), _ranges("mse"), _before("awq"), _after("gptq"), _ranges("hqq")),
 }  # fmt: skip
+
+
+#: What finds the places that a rescaling needs.
+_PLACES: dict[str, Callable[[fx.Graph], list]] = {
+    "equalize": pairs,
+    "smooth": norm_groups,
+    "awq": norm_groups,
+}
+
+
+def _has_a_place(change: Callable[[Recipe], Recipe], graph: fx.Graph) -> bool:
+    return all(_PLACES[name](graph) for name in change(Recipe()).before)
 
 
 def split(batches: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:

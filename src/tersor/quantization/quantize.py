@@ -14,7 +14,7 @@ from tersor.quantization.capture import capture
 from tersor.quantization.choose import choose
 from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.placement import PLACEMENTS, candidates
+from tersor.quantization.placement import EVERY_LAYER, PLACEMENTS, candidates
 from tersor.quantization.recipe import Recipe
 
 
@@ -48,8 +48,8 @@ def quantize(
         model: the trained model; not changed.
         inputs: example inputs, as the model is called.
         calibration: batches of inputs, unlabelled; a few hundred samples are enough.
-        scheme: a `Scheme`, its kind (`static`, `dynamic`, `int8`, `int4`), or `auto`: static for networks with
-            convolutions, dynamic for those without, on the codes that this processor multiplies exactly.
+        scheme: a `Scheme`, its kind (`static`, `dynamic`, `int8`, `int4`), or `auto`: static where at least half
+            of the layers are convolutions, else dynamic, on the codes that this processor multiplies exactly.
         plan: which sites run in integers, by `Quantize` edits; all of them when None.
         recipe: a `Recipe`, `quick` (ranges of least squared error) or `auto` (the recipe of least measured output
             error on calibration data that it was not fitted on).
@@ -88,5 +88,6 @@ def _scheme(graph: fx.Graph, scheme: Scheme | str) -> Scheme:
     if isinstance(scheme, Scheme):
         return scheme
     if scheme == "auto":
-        scheme = "static" if candidates(graph, PLACEMENTS["static"], closed=True) else "dynamic"
+        convolutions = candidates(graph, PLACEMENTS["static"], closed=True)
+        scheme = "static" if 2 * len(convolutions) >= len(candidates(graph, EVERY_LAYER)) else "dynamic"
     return scheme_for(detect(), scheme)
