@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersor.distillation.kl import KL
+from tersor.distillation.kl import KL, BinaryKL
 from tersor.distillation.zscore import ZScoreKL
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.task import Batch
@@ -141,3 +141,15 @@ def test_batches_of_one_leave_statistics_alone():
     model = nn.Sequential(nn.BatchNorm1d(4))
     assert reestimate_norms(model, [Batch((torch.ones(1, 4),), None, (0,))]) == 0
     assert torch.equal(model[0].running_mean, torch.zeros(4))
+
+
+def test_a_network_that_ends_in_one_sigmoid_unit_recovers():
+    def binary(width):
+        torch.manual_seed(width)
+        return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 1), nn.Sigmoid())
+
+    x = torch.randn(512, 4, generator=torch.Generator().manual_seed(0))
+    split = InMemory(x, (x[:, :1] > 0).float())
+    recovered = recover(binary(8), binary(16), split, epochs=20, ladder=Ladder(batch=32, task_kind="classification"))
+    assert recovered.loss == BinaryKL(probabilities=True)
+    assert recovered.rungs[-1].after < 0.1 * recovered.rungs[0].before
