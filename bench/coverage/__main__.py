@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,9 @@ def main() -> None:
     exact = {name for name, row in rows.items() if row["status"] == "exact"} if options.resume else set()
     names = [name for name in options.names or NAMES if name not in exact]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for name, row in zip(names, pool.map(lambda n: limited(build, n, options.limit), names), strict=True):
+        running = {pool.submit(limited, build, name, options.limit): name for name in names}
+        for done in as_completed(running):
+            name, row = running[done], done.result()
             rows[name] = row
             print(f"{name:28s} {row['status']:12s} {row.get('reason', row.get('error'))}", flush=True)
             write(rows)

@@ -67,6 +67,7 @@ class _Masks(TorchDispatchMode):
         self.graph, self.removed = graph, removed
         self.labels = Labels()
         self.units = self.labels.cells.fresh(graph.units)
+        self._marked, self._lost = (-1, 0), np.zeros(0, bool)
 
     def name(self, name: str, tensor: Tensor) -> None:
         """Label a parameter or buffer by its units, and zero what is removed."""
@@ -79,16 +80,21 @@ class _Masks(TorchDispatchMode):
         self._zero(tensor, self._kept(tensor))
 
     def _gone(self) -> np.ndarray:
-        """Return for every cell whether it is, or was united with, a removed unit."""
+        """Return for every cell whether it is, or was united with, a removed unit; the last entry is false."""
         cells = self.labels.cells
-        gone = np.zeros(cells.count + 2, bool)
-        gone[cells.roots(self.units[self.removed[:-1]])] = True
-        return gone
+        if self._marked != (cells.version, len(cells.parent)):
+            self._marked = (cells.version, len(cells.parent))
+            self._lost = np.zeros(len(cells.parent) + 2, bool)
+            self._lost[cells.roots(self.units[self.removed[:-1]])] = True
+        return self._lost
 
     def _kept(self, tensor: Tensor) -> Kepts | None:
         """Return for every axis the kept indices, or None where all stay."""
+        axes = self.labels.of(tensor)
+        if not any(axes):
+            return None
         gone, kept = self._gone(), []
-        for axis, size in zip(self.labels.of(tensor), tensor.shape, strict=True):
+        for axis, size in zip(axes, tensor.shape, strict=True):
             lost = np.zeros(size, bool)
             for vector in axis:
                 lost |= gone[np.where(vector >= 0, vector, -1)]
