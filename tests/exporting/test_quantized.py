@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersor.exporting.export import export, open_artefact
+from tersor.exporting.export import RUNTIMES, export, open_artefact
 from tersor.quantization.quantize import quantize
 
 
@@ -15,7 +15,10 @@ def network() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+INSTALLED = [name for name in ("onnxruntime", "torch", "openvino") if not RUNTIMES[name].missing()]
+
+
+@pytest.mark.parametrize("runtime", INSTALLED)
 def test_a_quantized_model_becomes_a_file_that_computes_what_it_computes(runtime, tmp_path):
     x = torch.randn(32, 1, 8, 8)
     small = quantize(network(), (x[:2],), [(x,)])
