@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,11 +49,13 @@ def test_weights_are_stored_as_bytes(as_file):
     torch.manual_seed(0)
     wide = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256))
     x = torch.randn(32, 256)
-    stored = as_file(quantize(wide, (x[:2],), [(x,)], scheme="static"), (x[:2],)).initializers()
+    file = as_file(quantize(wide, (x[:2],), [(x,)], scheme="static"), (x[:2],))
+    stored = file.initializers()
     matrices = [array for array in stored.values() if array.ndim == 2]
     assert [array.dtype for array in matrices] == [np.int8, np.int8]
     floats = sum(p.numel() * 4 for p in wide.parameters())
     assert floats / sum(array.nbytes for array in stored.values()) > 3.8
+    assert floats / Path(file.path).stat().st_size > 3.6
 
 
 def test_lowering_changes_no_bit(conv_net, images):

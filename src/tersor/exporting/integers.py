@@ -71,7 +71,9 @@ def session_entries(model: nn.Module) -> dict[str, str]:
 
 
 def pack(program: Any) -> None:
-    """Store the 4-bit codes of an exported ONNX program in 4 bits, two to a byte, in place.
+    """Store 4-bit codes in 4 bits, two to a byte, and leave out notes about Python source lines, in place.
+
+    The notes can weigh more than the codes of a small network.
 
     Args:
         program: what `torch.onnx.export` returned for a lowered module.
@@ -80,6 +82,8 @@ def pack(program: Any) -> None:
 
     graph = program.model.graph
     four = {ir.DataType.INT4, ir.DataType.UINT4}
+    for noted in (*graph, *graph.initializers.values()):
+        noted.metadata_props.clear()
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Cast" else None
         if source is None or not source.is_initializer() or node.attributes["to"].as_int() not in four:
