@@ -96,6 +96,12 @@ def test_a_plan_that_matches_nothing_is_refused(conv_net, images, plan, message)
         quantize(conv_net, (images[:2],), [(images,)], plan=plan)
 
 
+@pytest.mark.parametrize("edit", [Quantize("head", activation_bits=16), Quantize("head", weight_bits=9)])
+def test_widths_without_kernels_are_refused(conv_net, images, edit):
+    with pytest.raises(PlanError, match="weights take 2 to 8 bits, activations 8"):
+        quantize(conv_net, (images[:2],), [(images,)], plan=Plan((edit,)))
+
+
 def test_calibration_data_is_checked(perceptron, rows):
     with pytest.raises(DataError, match="empty"):
         quantize(perceptron, (rows[:2],), [])

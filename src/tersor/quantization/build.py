@@ -27,6 +27,7 @@ def build(
     rule = range_rule(recipe.ranges)
     quantized = copy.deepcopy(graph_module)
     edits = _edits(quantized.graph, plan)
+    _check_widths(edits, scheme)
     for rescale in rescalings_of(recipe):
         rescale(quantized, batches, scheme.weight)
     reference = copy.deepcopy(quantized)
@@ -87,6 +88,16 @@ def _edits(graph: fx.Graph, plan: Plan | None) -> dict[str, Quantize]:
             "The plan has no Quantize edit, so nothing would change. Pass plan=None to quantize every site."
         )
     return edits
+
+
+def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
+    widths = (8,) if scheme.activation is not None else (0, 8)
+    for edit in edits.values():
+        if edit.activation_bits not in widths or not 2 <= edit.weight_bits <= 8:
+            raise PlanError(
+                f"{edit} does not fit {scheme.kind} integers: weights take 2 to 8 bits, activations 8. Leave a site "
+                "out of the plan to keep it in floating point, or take scheme='int8' or 'int4' for weights alone."
+            )
 
 
 def _floats(graph: fx.Graph, edits: Mapping[str, Quantize], scheme: Scheme) -> dict[str, str]:
