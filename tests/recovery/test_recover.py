@@ -150,6 +150,8 @@ def test_a_network_that_ends_in_one_sigmoid_unit_recovers():
 
     x = torch.randn(512, 4, generator=torch.Generator().manual_seed(0))
     split = InMemory(x, (x[:, :1] > 0).float())
-    recovered = recover(binary(8), binary(16), split, epochs=20, ladder=Ladder(batch=32, task_kind="classification"))
+    recovered = recover(
+        binary(8), binary(16), split, epochs=20, ladder=Ladder(batch=32, task_kind="classification")
+    )
     assert recovered.loss == BinaryKL(probabilities=True)
     assert recovered.rungs[-1].after < 0.1 * recovered.rungs[0].before
