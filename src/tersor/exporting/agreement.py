@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tersor.errors import ExportError
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import open_artefact
+from tersor.exporting.opening import open_artefact
 from tersor.exporting.program import Program, resize
 from tersor.loading.inputs import batch_size
 

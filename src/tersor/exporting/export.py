@@ -2,24 +2,20 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tersor._check import one_of, positive
+from torch import nn
+
+from tersor._check import one_of
 from tersor.errors import ExportError
-from tersor.exporting import onnx_runtime as _onnx_runtime
-from tersor.exporting import openvino_runtime as _openvino_runtime
-from tersor.exporting import torch_runtime as _torch_runtime
-from tersor.exporting.artefact import Artefact, Session
+from tersor.exporting.agreement import check_agreement
+from tersor.exporting.artefact import Artefact
 from tersor.exporting.files import sha256_of, shipped_bytes
+from tersor.exporting.opening import open_artefact
+from tersor.exporting.program import capture
 from tersor.exporting.runtimes import RUNTIMES
+from tersor.loading.inputs import Inputs
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from tersor.loading.inputs import Inputs
-
-__all__ = ["RUNTIMES", "export", "open_artefact"]
-_REGISTERED = (_onnx_runtime, _torch_runtime, _openvino_runtime)
+__all__ = ["RUNTIMES", "export", "open_artefact", "with_options"]
 
 
 def export(
@@ -63,9 +59,6 @@ def export(
         >>> open_artefact(artefact)([torch.zeros(7, 3).numpy()])[0].shape
         (7, 2)
     """
-    from tersor.exporting.agreement import check_agreement
-    from tersor.exporting.program import capture
-
     kind = RUNTIMES[one_of("runtime", runtime, RUNTIMES)]
     if kind.missing():
         raise ExportError(
@@ -80,31 +73,6 @@ def export(
     if check:
         check_agreement(artefact, program)
     return artefact
-
-
-def open_artefact(artefact: Artefact, *, threads: int = 1) -> Session:
-    """Open a file that `export` wrote, in this process.
-
-    Args:
-        artefact: the file.
-        threads: threads the runtime may use.
-
-    Returns:
-        A callable: arrays in the order of `artefact.inputs` to arrays in the order of `artefact.outputs`.
-
-    Raises:
-        ExportError: if the file cannot be opened.
-    """
-    positive("threads", threads)
-    kind = RUNTIMES[one_of("runtime", artefact.runtime, RUNTIMES)]
-    try:
-        return kind.open(artefact, threads=threads)
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"{artefact.runtime} cannot open {artefact.path.name}: {error}. Export the model again."
-        ) from error
 
 
 def with_options(artefact: Artefact, **options: object) -> Artefact:

@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 
 from tersor.exporting.artefact import Artefact, Session
-from tersor.exporting.export import open_artefact
+from tersor.exporting.opening import open_artefact
 
 
 @dataclass(slots=True)
