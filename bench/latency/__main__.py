@@ -88,7 +88,8 @@ def page(result: dict) -> str:
         "# How often a comparison of latencies errs",
         "",
         f"`python -m bench.latency` on {result['machine']['processor']}, {result['machine']['cores']} cores, with a "
-        f"second process busy throughout. Each row repeats `compare(..., seconds={result['seconds']})` from scratch.",
+        f"second process busy throughout (load average {result['machine']['load']:.0f}).",
+        f"Each row repeats `compare(..., seconds={result['seconds']})` from scratch.",
         "",
         "| comparison | runs | faster | slower | no difference shown | median ratio (5% to 95%) | median width |",
         "|---|---|---|---|---|---|---|",
