@@ -27,7 +27,7 @@ def test_kinds_of_groups():
         "residual": [32], "hidden": [48], "head features": [4, 8], "kv groups": [2], "heads per kv group": [2],
     }  # fmt: skip
     assert kinds(ResNet(), image()) == {"residual": [8, 16], "channels": [8, 16, 16]}
-    assert kinds(Recurrent(), (torch.randn(2, 4, 5),))["recurrent hidden"] == [8, 8, 8, 8, 6] or True
+    assert kinds(Recurrent(), (torch.randn(2, 4, 5),)) == {"recurrent hidden": [6, 8]}
     assert set(kinds(ViT(), image())) == {"residual", "hidden", "heads", "head features"}
 
 
@@ -133,20 +133,19 @@ def test_blocks_are_the_modules_that_add_to_their_input():
     assert list(trace(ResNet(), image()).blocks) == ["blocks.0", "blocks.2"]
 
 
+class Spare(nn.Module):
+    """Has a layer that the forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.spare = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
 def test_unused_parameters_are_named():
-    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
-    model.spare = nn.Linear(3, 3)
-    model.forward = lambda x: model[1](model[0](x))
-    graph = trace(
-        type("Spare", (nn.Module,), {"__init__": _spare, "forward": lambda s, x: s.b(s.a(x))})(),
-        (torch.randn(1, 4),),
-    )
-    assert graph.unused == ("spare.weight", "spare.bias")
-
-
-def _spare(self):
-    nn.Module.__init__(self)
-    self.a, self.b, self.spare = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(3, 3)
+    assert trace(Spare(), (torch.randn(1, 4),)).unused == ("spare.weight", "spare.bias")
 
 
 def test_traced_integers_are_integers_with_an_expression():

@@ -89,6 +89,12 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_reason(edits, message):
         apply(model, Plan(edits), graph)
 
 
+def test_a_graph_of_another_model_is_refused():
+    _, graph = two_layers()
+    with pytest.raises(PlanError, match="another model"):
+        apply(nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)), Plan((Cut("0", (1, 5)),)), graph)
+
+
 def test_a_plan_that_breaks_a_tie_is_refused_and_closing_it_helps():
     model = nn.Sequential(nn.Linear(4, 8), Halves(), nn.Linear(8, 2))
     graph = trace(model, (torch.randn(3, 4),))

@@ -33,7 +33,6 @@ def _counterparts(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:
         owner, own, rest = ".".join(parts[: depth - 1]), parts[depth - 1], parts[depth:]
         parent = modules.get(owner)
         if isinstance(parent, nn.ModuleList | nn.ModuleDict):
-            alike = [
-                key for key, other in parent._modules.items() if type(other) is type(parent._modules[own])
-            ]
+            siblings = dict(parent.named_children())
+            alike = [key for key, other in siblings.items() if type(other) is type(siblings.get(own))]
             yield from (".".join([*parts[: depth - 1], key, *rest]) for key in alike if key != own)

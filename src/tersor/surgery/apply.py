@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,18 +115,25 @@ def kept_units(plan: Plan) -> dict[str, tuple[int, ...]]:
 def _cut(model: nn.Module, graph: Graph, kept: Mapping[str, Any]) -> nn.Module:
     """Return a deep copy in which every tensor holds its kept indices only; equal tensors stay one."""
     removed = graph.removed(kept)
-    memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model).items():
-        smaller = tensor.detach()
-        for axis in range(tensor.dim()):
-            extent = graph.extents.get((name, axis))
-            if extent is None or not extent.slots:
-                continue
-            stays = extent.kept(removed)
-            if not stays.all():
-                smaller = smaller.index_select(axis, torch.from_numpy(stays.nonzero()[0]).to(smaller.device))
-        memo[id(tensor)] = like(tensor, smaller)
+    tensors = named_tensors(model)
+    memo: dict[int, Any] = {
+        id(tensor): like(tensor, _kept_part(graph, name, tensor, removed)) for name, tensor in tensors.items()
+    }
     return copy.deepcopy(model, memo)
+
+
+def _kept_part(graph: Graph, name: str, tensor: Tensor, removed: np.ndarray) -> Tensor:
+    part = tensor.detach()
+    for axis, size in enumerate(tensor.shape):
+        extent = graph.extents.get((name, axis))
+        if extent is not None and extent.size != size:
+            raise PlanError(
+                f"The graph was traced from another model: axis {axis} of {name!r} has {size} indices here and "
+                f"{extent.size} there. Trace this model."
+            )
+        if extent is not None and extent.slots and not (stays := extent.kept(removed)).all():
+            part = part.index_select(axis, torch.from_numpy(stays.nonzero()[0]).to(part.device))
+    return part
 
 
 def like(tensor: Tensor, value: Tensor) -> Tensor:
