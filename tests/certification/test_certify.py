@@ -175,15 +175,16 @@ def test_bounded_scores_are_certified_by_betting(bench):
     assert (result.certificate.method.name, result.certificate.method.kind) == ("betting", "anytime")
 
 
-def test_lower_is_better_turns_the_drop_around(bench):
+def test_an_error_is_certified_by_scores_that_are_its_negative(bench):
     error = Metric(
-        "error", value=lambda o, t: 0.0, scores=lambda o, t: o, bounds=(0.0, 4.0), higher_is_better=False
+        "error", value=lambda o, t: 0.0, scores=lambda o, t: -o, bounds=(-4.0, 0.0), higher_is_better=False
     )
-    base = np.full(2000, 1.0)
-    contenders = [bench.scored("less", lambda: base - 0.5), bench.scored("more", lambda: base + 0.5)]
+    base = np.full(2000, -1.0)
+    contenders = [bench.scored("less", lambda: base + 0.5), bench.scored("more", lambda: base - 0.5)]
     result = bench.certify(contenders, base=bench.scored("base", lambda: base), metric=error, margin=0.1)
     assert decisions(result) == ["HOLDS", "REFUSED"]
     assert result.certificate.evidence.estimate == -0.5
+    assert result.certificate.base_quality == 1.0
     assert "0.5 lower" in result.certificate.words()
     assert "at most 0.1 above" in result.certificate.words()
 

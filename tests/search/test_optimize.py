@@ -148,3 +148,18 @@ def test_a_limit_that_nothing_holds_saves_the_closest_miss(digits, tmp_path):
     assert result.outcome is Outcome.NOTHING_HELD
     assert all(candidate.fate in (Fate.MISSED, Fate.REFUSED, Fate.UNTESTED) for candidate in result.tried)
     assert (result.save(tmp_path / "out") / "closest" / "model.onnx").exists()
+
+
+def test_a_metric_where_lower_is_better_goes_the_whole_way(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(4000, 8)
+    network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1))
+    y = network(x).detach() + 0.5 * torch.randn(4000, 1)
+    result = optimize(network, (x, y), max_drop=0.05, metric="mse", methods=("quantize",), goal="size")
+    (twin,) = result.tried
+    assert 0.1 < twin.quality.value < 0.5
+    assert result.run.floor == pytest.approx(result.run.base.quality.value + 0.05)
+    assert twin.fate in (Fate.CERTIFIED, Fate.NOT_BETTER, Fate.REFUSED)
+    if result.best:
+        assert result.certificate.base_quality == pytest.approx(0.25, abs=0.1)
+        assert "above" in result.certificate.words()

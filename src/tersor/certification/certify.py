@@ -292,6 +292,8 @@ def _with_numbers(
     level = certificate.attempt.alpha / len(case.finalists)
     scores = reference[demand.metric.name]
     whole = demand.metric.scores is not None and demand.members is None
+    # A metric where lower is better is the negative of its mean score.
+    sign = 1.0 if demand.metric.higher_is_better else -1.0
     return replace(
         certificate,
         decision=Decision.HOLDS,
@@ -299,7 +301,7 @@ def _with_numbers(
         evidence=main.evidence,
         also=tuple(parts[1:]),
         bound=upper_bound(TESTS[main.method.name], seen, level, span=demand.span),
-        base_quality=float(np.mean(scores)) if whole else None,
+        base_quality=sign * float(np.mean(scores)) if whole else None,
     )
 
 

@@ -104,9 +104,8 @@ class Demand:
             return self._resampled(torch.from_numpy(base), torch.from_numpy(candidate), target)
         if units is not None:
             base, candidate = _unit_means(base, units), _unit_means(candidate, units)
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-        low, high = sorted(sign * bound for bound in self.metric.bounds)
-        return Pairs(sign * base, sign * candidate, low, high)
+        # Scores are higher-is-better whatever the direction of the metric; see `Metric`.
+        return Pairs(base, candidate, *self.metric.bounds)
 
     def _chosen(self, target: Tensor) -> np.ndarray:
         assert self.members is not None

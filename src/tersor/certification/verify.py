@@ -181,7 +181,6 @@ def _changes(stored: Outcomes, certificate: Certificate, scores: np.ndarray) -> 
     elif scores.shape != stored.candidate.shape:
         yield f"{len(scores)} scores were given for {len(stored)} certification samples."
     else:
-        sign = 1.0 if certificate.claim.higher_is_better else -1.0
-        changed = int((sign * scores != stored.candidate).sum())
+        changed = int((scores != stored.candidate).sum())
         if changed:
             yield f"On this machine {changed} of {len(scores)} samples score differently: certify again here."
