@@ -77,11 +77,7 @@ def index_claims(made: Made) -> Iterator[Claim]:
     """Yield the claims of the bounds in `x[a:b]`, on reading and on writing."""
     tensor, index = made.args[0], made.args[1]
     items = index if isinstance(index, tuple) else (index,)
-    taken = sum(
-        1 if not isinstance(i, Tensor) or i.dtype != torch.bool else i.dim()
-        for i in items
-        if i is not None and i is not Ellipsis
-    )
+    taken = sum(_width(item) for item in items if item is not None and item is not Ellipsis)
     axis = 0
     for item in items:
         if item is None:
@@ -92,7 +88,12 @@ def index_claims(made: Made) -> Iterator[Claim]:
         if isinstance(item, slice) and axis < tensor.dim():
             for bound in (item.start, item.stop):
                 yield from _bound(bound, tensor, axis)
-        axis += item.dim() if isinstance(item, Tensor) and item.dtype == torch.bool else 1
+        axis += _width(item)
+
+
+def _width(index: Any) -> int:
+    """Return how many axes one index consumes."""
+    return index.dim() if isinstance(index, Tensor) and index.dtype == torch.bool else 1
 
 
 def _bound(bound: Any, tensor: Tensor, axis: int) -> Iterator[Claim]:

@@ -32,7 +32,7 @@ def _counterparts(name: str, modules: Mapping[str, nn.Module]) -> Iterator[str]:
     for depth in range(len(parts) - 1, 0, -1):
         owner, own, rest = ".".join(parts[: depth - 1]), parts[depth - 1], parts[depth:]
         parent = modules.get(owner)
-        if isinstance(parent, nn.ModuleList | nn.ModuleDict):
+        if parent is not None and isinstance(parent, nn.ModuleList | nn.ModuleDict):
             siblings = dict(parent.named_children())
             alike = [key for key, other in siblings.items() if type(other) is type(siblings.get(own))]
             yield from (".".join([*parts[: depth - 1], key, *rest]) for key in alike if key != own)

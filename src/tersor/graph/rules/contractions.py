@@ -1,5 +1,8 @@
 """Sums of products: matrix products, attention, and products per segment."""
 
+from torch import Tensor
+
+from tersor.graph.cells import Axis
 from tersor.graph.labels import Call, Labels
 from tersor.graph.rules.registry import rule
 
@@ -83,17 +86,13 @@ def attention(labels: Labels, call: Call) -> None:
         labels.freeze(axis, "is the tokens of an attention")
     mask = call.get("attn_bias") if "attn_bias" in call.args else call.get("attn_mask")
     axes = [*labels.of(query)[:-1], labels.of(value)[-1]]
-    if mask is not None:
+    if isinstance(mask, Tensor):
         _mask(labels, mask, axes[:-2])
     for i, out in enumerate(call.outputs):
         labels.put(out, axes) if i == 0 else labels.put_fixed(out)
 
 
-def _mask(labels: Labels, mask: object, batch: list) -> None:
-    from torch import Tensor
-
-    if not isinstance(mask, Tensor):
-        return
+def _mask(labels: Labels, mask: Tensor, batch: list[Axis]) -> None:
     own = labels.of(mask)
     for back in range(1, min(len(batch), len(own) - 2) + 1):
         if mask.shape[-2 - back] != 1:
