@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tersor.errors import ExportError
-from tersor.exporting.integers import OPSET, translations
+from tersor.exporting.integers import OPSET, pack, translations
 from tersor.exporting.program import Program, first_line
 from tersor.exporting.silence import silence
 
@@ -41,6 +41,7 @@ def write_onnx(program: Program, path: Path) -> None:
             raise ExportError(
                 "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
             )
+        pack(written)
         written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
 
 

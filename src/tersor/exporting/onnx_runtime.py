@@ -51,7 +51,8 @@ class OnnxRuntime:
         from tersor.exporting.onnx_file import write_onnx
 
         write_onnx(program, path)
-        return {"graph_optimization": "all", "memory_arena": True}
+        entries = {"entries": dict(program.entries)} if program.entries else {}
+        return {"graph_optimization": "all", "memory_arena": True, **entries}
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:
         """Open the file in one session with `threads` threads inside an operation and one between them."""

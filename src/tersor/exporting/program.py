@@ -3,14 +3,14 @@
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tersor.errors import ExportError
-from tersor.exporting.integers import lower
+from tersor.exporting.integers import lower, session_entries
 from tersor.exporting.silence import silence
 from tersor.loading.inputs import Inputs, batch_size, call, flatten, main_output
 
@@ -29,6 +29,7 @@ class Program:
         inputs: their names.
         outputs: names of the output tensors, the main one first.
         quantized: whether the graph holds integer operators of ours, which need a translation.
+        entries: session options of ONNX Runtime that the file needs to be fast.
     """
 
     graph: torch.export.ExportedProgram
@@ -37,6 +38,7 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     quantized: bool = False
+    entries: Mapping[str, str] = field(default_factory=dict)
 
 
 class Flat(nn.Module):
@@ -70,7 +72,9 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     with torch.no_grad(), silence():
         outputs = _output_names(flat, arguments, names)
         graph = _export(Flat(lowered, inputs), arguments)
-    return Program(graph, flat, arguments, names, outputs, quantized=lowered is not twin)
+    return Program(
+        graph, flat, arguments, names, outputs, quantized=lowered is not twin, entries=session_entries(twin)
+    )
 
 
 def private_copy(model: nn.Module) -> nn.Module:

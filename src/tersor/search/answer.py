@@ -13,6 +13,8 @@ from tersor.search.run import Run
 
 #: Seconds of measurement for each candidate at first, and for the answer.
 _GLANCE_S, _LOOK_S = 1.5, 8.0
+#: Fresh processes of each file that a ranking takes; the answer is measured in more.
+_GLANCES = 3
 
 
 def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -28,6 +30,7 @@ def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
         threads=run.request.threads,
         seconds=_GLANCE_S,
         batch=run.request.call_size,
+        launches=_GLANCES,
     )
     known = dict(zip([candidate.name for candidate in able], results, strict=True))
     return [_with_speed(run, candidate, known.get(candidate.name)) for candidate in candidates]

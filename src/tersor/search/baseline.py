@@ -18,6 +18,8 @@ from tersor.search.run import Baseline, Run, counted, with_file
 
 #: Seconds that each free baseline is measured for.
 _GLANCE_S = 1.5
+#: Fresh processes of each baseline.
+_GLANCES = 3
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
 _NOT_RACED = ("torch-compile",)
 
@@ -64,6 +66,7 @@ def _race(task: Task, base: Artefact, request: Request, folder: Path) -> tuple[B
         threads=request.threads,
         seconds=_GLANCE_S,
         batch=request.call_size,
+        launches=_GLANCES,
     )
     raced = [_with_result(entry, result) for entry, result in zip(entries, results, strict=True)]
     for entry in raced:

@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from tersor._version import __version__
+from tersor.certification.certificate import Certificate
 from tersor.measurement.machine import this_machine
 from tersor.measurement.result import Comparison, Measurement
 from tersor.planning.plan import Cut, Quantize
@@ -26,11 +27,8 @@ from tersor.reporting.record import (
 )
 from tersor.search.candidate import Candidate
 from tersor.search.finalists import gain
-from tersor.search.outcome import Fate
+from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Baseline, Run
-
-if TYPE_CHECKING:
-    from tersor.search.result import Result
 
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
 _SPLITS = ("train", "calibration", "search", "certification")
@@ -38,11 +36,32 @@ _SPLITS = ("train", "calibration", "search", "certification")
 _POINTS = 200
 
 
-def sentence(result: "Result") -> str:
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What a record is made from: the run, what was tried, and how it ended."""
+
+    run: Run
+    tried: tuple[Candidate, ...]
+    best: Candidate | None
+    outcome: Outcome
+    notes: tuple[str, ...]
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The claim about what is shipped."""
+        return None if self.best is None else self.best.certificate
+
+    @property
+    def answer(self) -> Candidate:
+        """What is shipped."""
+        return self.best or self.run.base
+
+
+def sentence(story: Story) -> str:
     """Return the answer in one sentence, with the limit and the interval."""
-    run, best = result.run, result.best
+    run, best = story.run, story.best
     if best is None:
-        return f"The original is the answer. {result.outcome.value}"
+        return f"The original is the answer. {story.outcome.value}"
     found = gain(run, best)
     assert found is not None
     assert best.certificate is not None
@@ -57,38 +76,38 @@ def sentence(result: "Result") -> str:
     )
 
 
-def describe(result: "Result", command: str = "") -> Record:
+def describe(story: Story, command: str = "") -> Record:
     """Return the record of a run."""
-    run = result.run
-    best_index = next((i for i, c in enumerate(result.tried) if c is result.best), None)
+    run = story.run
+    best_index = next((i for i, c in enumerate(story.tried) if c is story.best), None)
     return Record(
         title=type(run.task.model).__name__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tersor_version=__version__,
-        aim=_aim(result),
-        verdict=_verdict(result),
-        base=_base_row(run, result),
-        candidates=tuple(_row(run, candidate) for candidate in result.tried),
+        aim=_aim(story),
+        verdict=_verdict(story),
+        base=_base_row(run, story),
+        candidates=tuple(_row(run, candidate) for candidate in story.tried),
         chosen=best_index,
         baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
-        layers=_layers(run.task.model, result.answer) if result.best else (),
-        curves=tuple(_curve(candidate) for candidate in result.tried if candidate.losses),
-        claim=_claim(result),
+        layers=_layers(run.task.model, story.answer) if story.best else (),
+        curves=tuple(_curve(candidate) for candidate in story.tried if candidate.losses),
+        claim=_claim(story),
         conditions=_conditions(run),
         machine=_machine(run),
         versions=_versions(),
         seeds={"search": run.request.seed},
         command=command,
         budget_s=run.request.budget_s,
-        warnings=tuple(note for note in result.notes if note.startswith("warning")),
+        warnings=tuple(note for note in story.notes if note.startswith("warning")),
     )
 
 
-def _aim(result: "Result") -> Aim:
-    run, task = result.run, result.run.task
+def _aim(story: Story) -> Aim:
+    run, task = story.run, story.run.task
     assert run.base.quality is not None
     splits = (task.train, task.calibration, task.search, task.certification)
-    origins = _origins(result.notes)
+    origins = _origins(story.notes)
     return Aim(
         kind=task.kind,
         model=type(task.model).__name__,
@@ -123,22 +142,22 @@ def _limit(run: Run) -> str:
     return words.removeprefix("limit: ")
 
 
-def _verdict(result: "Result") -> Verdict:
-    holds = result.best is not None
+def _verdict(story: Story) -> Verdict:
+    holds = story.best is not None
     return Verdict(
-        outcome=result.outcome.name.lower(),
+        outcome=story.outcome.name.lower(),
         standing=Standing.HOLDS if holds else Standing.UNTESTED,
-        sentence=sentence(result),
-        advice="" if holds else result.outcome.value,
+        sentence=sentence(story),
+        advice="" if holds else story.outcome.value,
     )
 
 
-def _base_row(run: Run, result: "Result") -> Row:
+def _base_row(run: Run, story: Story) -> Row:
     """Return the original as the candidates are compared with it."""
-    measured = next((c.speed.base for c in (result.best, *result.tried) if c is not None and c.speed), None)
+    measured = next((c.speed.base for c in (story.best, *story.tried) if c is not None and c.speed), None)
     assert run.base.artefact is not None
     assert run.base.quality is not None
-    certified = None if result.certificate is None else result.certificate.base_quality
+    certified = None if story.certificate is None else story.certificate.base_quality
     return Row(
         name="original",
         runtime=run.rival.runtime,
@@ -278,8 +297,8 @@ def _curve(candidate: Candidate) -> Curve:
     )
 
 
-def _claim(result: "Result") -> Claim | None:
-    certificate = result.certificate
+def _claim(story: Story) -> Claim | None:
+    certificate = story.certificate
     if certificate is None:
         return None
     evidence = certificate.evidence

@@ -17,7 +17,7 @@ from tersor.reporting.folder import write_folder
 from tersor.reporting.record import Record
 from tersor.reporting.report import render_html
 from tersor.search.candidate import Candidate
-from tersor.search.describe import describe, sentence
+from tersor.search.describe import Story, describe, sentence
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Run
 
@@ -76,13 +76,17 @@ class Result:
         return tuple(candidate for candidate in self.tried if candidate.fate is Fate.CERTIFIED)
 
     @property
+    def _story(self) -> Story:
+        return Story(self.run, self.tried, self.best, self.outcome, self.notes)
+
+    @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        return sentence(self)
+        return sentence(self._story)
 
     def record(self, command: str = "") -> Record:
         """Return everything about the run as plain data for reports."""
-        return describe(self, command)
+        return describe(self._story, command)
 
     def report(self, path: str | Path) -> Path:
         """Write the report alone, one page that needs no network and runs no script."""
