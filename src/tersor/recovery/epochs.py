@@ -82,7 +82,7 @@ class Epochs:
 
     Attributes:
         split: the samples.
-        size: samples per batch; a split that is shorter gives batches of its own length.
+        size: most samples per batch; batches of a pass are nearly equal, and a short split gives one of its length.
         epochs: number of passes, above zero; 0.5 is half a pass.
         seed: of the orders.
 
@@ -114,10 +114,15 @@ class Epochs:
     def _per_epoch(self) -> int:
         return math.ceil(len(self.split) / self.size)
 
+    @property
+    def _even_size(self) -> int:
+        # As many batches, of nearly equal sizes: a last batch of a few samples is a step of noise.
+        return math.ceil(len(self.split) / self._per_epoch)
+
     def __iter__(self) -> Iterator[Batch]:
         """Walk from the first batch."""
         for epoch in range(math.ceil(len(self) / self._per_epoch)):
             left = len(self) - epoch * self._per_epoch
             # Large odd factor: neighbouring seeds must not share orders of different epochs.
             order = (self.seed * 1_000_003 + epoch) % 2**31
-            yield from islice(self.split.batches(self.size, shuffle=order), left)
+            yield from islice(self.split.batches(self._even_size, shuffle=order), left)

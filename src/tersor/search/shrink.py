@@ -1,6 +1,6 @@
 """One step down: cut a float model to a share of its multiply-adds, then bring it back by distillation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 from tersor.analysis.collect import collect
 from tersor.analysis.costs import mac_cost
+from tersor.analysis.ties import ties
 from tersor.errors import PlanError
 from tersor.graph.groups import Group
-from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.loading.task import Batch, Task
 from tersor.planning.compose import compose
 from tersor.planning.plan import Cut, Plan
-from tersor.pruning.criteria.taylor import Taylor
+from tersor.pruning.compensate import compensate
+from tersor.pruning.criteria.fisher import Fisher
 from tersor.pruning.score import score
 from tersor.pruning.select import prune_to_budget
 from tersor.recovery.recover import Ladder, recover
@@ -52,15 +53,18 @@ def cut(run: Run, model: nn.Module, share: float) -> Cutting:
         PlanError: if no unit may go, or the share cannot be reached.
     """
     graph = trace(model, run.task.inputs)
+    together = ties(graph)
     groups = [group for group in graph.groups if group.prunable and not _left(run, group)]
     scores = _scores(run.task, model, groups)
     budget, block = share * run.base.macs, _block(groups)
     for _ in range(_ATTEMPTS):
-        plan = prune_to_budget(scores, cost=mac_cost(graph), budget=budget, multiple_of=block)
+        tied = tuple(names for names in together if set(names) <= set(scores))
+        plan = prune_to_budget(scores, cost=mac_cost(graph), budget=budget, together=tied, multiple_of=block)
         plan = close(plan, graph, scores)
         verdict = verify(model, plan, graph, run.task.inputs)
         if verdict.ok:
-            return Cutting(plan, apply(model, plan, graph).model)
+            pruned = apply(model, plan, graph).model
+            return Cutting(plan, compensate(pruned, model, graph, plan, _calibration(run.task)))
         wrong = {edit.group for edit in verdict.edits if isinstance(edit, Cut)}
         run.say(
             "candidate", f"left whole, because cutting it changes the function: {', '.join(sorted(wrong))}"
@@ -72,7 +76,7 @@ def cut(run: Run, model: nn.Module, share: float) -> Cutting:
 def _scores(task: Task, model: nn.Module, groups: Sequence[Group]) -> dict[str, Tensor]:
     if not groups:
         raise PlanError("No group of this model can be cut; `tersor.groups` lists the reasons.")
-    criterion = Taylor()
+    criterion = Fisher()
     evidence = collect(model, groups, _evidence_batches(task), fields=criterion.needs, loss=task.loss)
     return score(evidence, criterion)
 
@@ -87,6 +91,10 @@ def _evidence_batches(task: Task) -> Sequence[Batch]:
     return tuple(islice(source.batches(32, shuffle=0), _EVIDENCE_SAMPLES // 32))
 
 
+def _calibration(task: Task) -> Sequence[Batch]:
+    return tuple(task.calibration.batches(32, limit=_EVIDENCE_SAMPLES))
+
+
 def _block(groups: Sequence[Group]) -> int:
     return _BLOCK if min(group.size for group in groups) >= 2 * _BLOCK else 1
 
@@ -98,37 +106,17 @@ def shrink(run: Run, parent: Candidate, share: float, epochs: float) -> Callable
         assert parent.model is not None
         made = cut(run, parent.model, share)
         plan = compose(parent.plan, made.plan)
-        kept = kept_channels(trace(run.task.model, run.task.inputs), plan)
-        recovered, losses = restore(run, made.model, epochs, blank.name, kept)
+        recovered, losses = restore(run, made.model, epochs, blank.name)
         done = replace(blank, plan=plan, model=recovered, losses=losses)
         return counted(done, recovered, run.task.inputs)
 
     return build
 
 
-def kept_channels(graph: Graph, plan: Plan) -> dict[str, list[int]]:
-    """Return the output channels of every layer that the cuts of `plan` leave, by the layer's name."""
-    stays: dict[str, list[bool]] = {}
-    for edit in plan.of(Cut):
-        keep = {-1, *edit.keep}
-        for member in graph.group(edit.group).members:
-            if member.axis == 0 and member.tensor.endswith(".weight"):
-                before = stays.get(member.tensor, [True] * len(member.units))
-                stays[member.tensor] = [b and u in keep for b, u in zip(before, member.units, strict=True)]
-    return {
-        name.removesuffix(".weight"): [i for i, stay in enumerate(flags) if stay]
-        for name, flags in stays.items()
-    }
-
-
-def restore(
-    run: Run, student: nn.Module, epochs: float, name: str, kept: Mapping[str, Sequence[int]] | None = None
-) -> tuple[nn.Module, tuple[float, ...]]:
+def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.Module, tuple[float, ...]]:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
-    Cheapest first: statistics, then layers in closed form on the channels that were `kept`, then distillation.
-
-    Without training samples only the closed-form rungs are climbed, on the calibration split.
+    Without training samples only statistics are re-estimated, on the calibration split.
     """
     train = run.task.train
     trains = bool(len(train)) and epochs > 0 and "distill" in run.request.methods
@@ -137,9 +125,8 @@ def restore(
         on_step=lambda step, steps, _: run.request.listen(Event("training", name, step, steps)),
     )
     ladder = Ladder(
-        rungs=("norms", "layers", "distillation") if trains else ("norms", "layers"),
+        rungs=("norms", "distillation") if trains else ("norms",),
         task_kind=run.task.kind,
-        kept=kept or {},
         training=settings,
         batch=min(128, max(1, len(train) // 4)) if trains else 128,
     )
