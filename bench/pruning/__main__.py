@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench.pruning.contenders import Contender, contenders
-from examples.cifar10.data import FOLDER, read
-from examples.cifar10.model import build
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bench.pruning.contenders import Contender, contenders
+from examples.cifar10.data import FOLDER, read
+from examples.cifar10.model import build
 from tersor.analysis.facts import facts
 from tersor.loading.task import Batch
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from examples.cifar10.data import FOLDER, read
-from examples.cifar10.model import build
 from safetensors.torch import load_file
 
 from bench.quantization.references import writers
+from examples.cifar10.data import FOLDER, read
+from examples.cifar10.model import build
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export, open_artefact
 from tersor.measurement.machine import this_machine

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from tests.analysis.networks import Attention, Residual, attention_groups, residual_groups
 from torch import nn
 
 from tersor.analysis.collect import collect
@@ -12,6 +11,7 @@ from tersor.analysis.layout import order_of
 from tersor.errors import ArgumentError, DataError
 from tersor.graph.groups import Group, Member
 from tersor.loading.task import Batch
+from tests.analysis.networks import Attention, Residual, attention_groups, residual_groups
 
 SAMPLES = 3
 

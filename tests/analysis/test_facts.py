@@ -3,12 +3,12 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.analysis.networks import Attention, Residual
 from torch import nn
 
 from tersor.analysis.costs import mac_cost, parameter_cost
 from tersor.analysis.facts import facts, site_macs
 from tersor.graph.trace import trace
+from tests.analysis.networks import Attention, Residual
 
 
 def image(samples=2):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.analysis.networks import Attention
 from torch import nn
 
 from tersor.analysis.uses import first_names, patches, uses
+from tests.analysis.networks import Attention
 
 
 def roles(model, *shape):

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from tests.graph.networks import Bert, Hidden, Llama, Recurrent, ResNet, ViT, image, words
 from torch import nn
 
 from tersor.errors import ModelError, PlanError
 from tersor.graph.integers import Attribute, Observed, Traced, evaluate, tag_attributes
 from tersor.graph.solve import close, solve
 from tersor.graph.trace import trace
+from tests.graph.networks import Bert, Hidden, Llama, Recurrent, ResNet, ViT, image, words
 
 
 def kinds(model, inputs):

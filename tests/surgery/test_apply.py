@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from tests.graph.networks import Bert, Llama, ResNet, ViT, image, words
-from tests.surgery.cutting import output, parameters, random_plan
 from torch import nn
 
 from tersor.errors import PlanError
@@ -11,6 +9,8 @@ from tersor.graph.trace import trace
 from tersor.planning.plan import Cut, Drop, Factorize, Mask, Plan, Quantize
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import verify
+from tests.graph.networks import Bert, Llama, ResNet, ViT, image, words
+from tests.surgery.cutting import output, parameters, random_plan
 
 
 def two_layers():

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.graph.difficult import DIFFICULT
-from tests.surgery.cutting import random_plan
 
 from tersor.graph.prove import prove
 from tersor.graph.trace import trace
 from tersor.surgery.apply import apply
 from tersor.surgery.verify import heal, verify
+from tests.graph.difficult import DIFFICULT
+from tests.surgery.cutting import random_plan
 
 
 @pytest.mark.parametrize("name", DIFFICULT)

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from tests.graph.networks import NETWORKS
-from tests.surgery.cutting import output, parameters, random_plan
 
 from tersor.graph.prove import prove
 from tersor.graph.trace import trace
 from tersor.loading.inputs import call, main_output
 from tersor.surgery.apply import apply
 from tersor.surgery.verify import verify
+from tests.graph.networks import NETWORKS
+from tests.surgery.cutting import output, parameters, random_plan
 
 
 def made(name):

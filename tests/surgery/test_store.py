@@ -4,8 +4,6 @@ import json
 
 import pytest
 import torch
-from tests.graph.networks import Bert, Llama, ResNet, ViT, image, words
-from tests.surgery.cutting import output, random_plan
 from torch import nn
 
 from tersor.errors import FolderError, ModelError
@@ -13,6 +11,8 @@ from tersor.graph.trace import trace
 from tersor.planning.plan import Drop, Factorize, Mask, Plan
 from tersor.surgery.apply import apply
 from tersor.surgery.store import load, save
+from tests.graph.networks import Bert, Llama, ResNet, ViT, image, words
+from tests.surgery.cutting import output, random_plan
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import torch
 pytest.importorskip("transformers")
 
 from bench.coverage.zoo import build
-from tests.surgery.cutting import random_plan
-
 from tersor.graph.trace import trace
 from tersor.surgery.apply import apply
 from tersor.surgery.verify import verify
+from tests.surgery.cutting import random_plan
 
 
 @pytest.mark.parametrize(

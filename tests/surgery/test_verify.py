@@ -5,8 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.graph.networks import ResNet, ViT, image
-from tests.surgery.cutting import random_plan
 from torch import nn
 
 from tersor.errors import ModelError
@@ -14,6 +12,8 @@ from tersor.graph.structure import Extent
 from tersor.graph.trace import trace
 from tersor.planning.plan import Cut, Plan
 from tersor.surgery.verify import verify
+from tests.graph.networks import ResNet, ViT, image
+from tests.surgery.cutting import random_plan
 
 
 def test_a_graph_with_one_wrong_coupling_is_caught_and_the_cut_is_named():

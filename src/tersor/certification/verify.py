@@ -174,7 +174,7 @@ def _on_this_platform(folder: Path, certificate: Certificate, scores: np.ndarray
     )
 
 
-def _changes(stored: Outcomes, certificate: Certificate, scores: np.ndarray) -> Iterator[str]:
+def _changes(stored: Outcomes, scores: np.ndarray) -> Iterator[str]:
     """Yield what differs between the stored scores and those computed here."""
     if not isinstance(stored, Pairs):
         yield "Scores cannot be compared: this metric is defined on a whole set only."
