@@ -164,9 +164,7 @@ def _on_this_platform(folder: Path, certificate: Certificate, scores: np.ndarray
     if scores is None:
         verdict = Verdict.OTHER_MACHINE if differences else Verdict.VERIFIED
         return Verification(verdict, differences, certificate)
-    changed = "".join(
-        _changes(load_outcomes(folder / OUTCOMES)[0], certificate, np.asarray(scores, dtype=np.float64))
-    )
+    changed = "".join(_changes(load_outcomes(folder / OUTCOMES)[0], np.asarray(scores, dtype=np.float64)))
     if changed:
         return Verification(Verdict.BROKEN, (*differences, changed), certificate)
     return Verification(

@@ -1,6 +1,8 @@
 """The loop over candidates: integers first, then step by step down, each float network with its integer twin."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
@@ -11,8 +13,8 @@ from tersor.search.outcome import Fate
 from tersor.search.run import Run, attempt
 from tersor.search.shrink import shrink
 
-#: A float network this many standard errors outside the limit ends the descent: bolder ones only get worse.
-_HOPELESS = -2.0
+#: Shares that differ by less than this factor are not worth another step.
+_WORTHWHILE = 1.2
 
 Report = Callable[[Candidate], None]
 
@@ -28,24 +30,78 @@ def descend(run: Run, report: Report) -> None:
     if "prune" not in run.request.methods:
         return
     effort = plan_effort(run.task, run.clock)
-    parent = origin
-    for index, share in enumerate(effort.shares):
-        left = len(effort.shares) - index
-        if parent.macs <= share * origin.macs:
-            continue
+    ladder = Ladder(effort.shares, parent=origin)
+    while (share := ladder.next_share()) is not None:
         if run.clock.left_s <= 0:
-            run.say("candidate", f"the time for candidates is up with {left} steps left")
+            run.say("candidate", "the time for candidates is up")
             return
-        made = _float_step(run, parent, share, effort.epochs_for(share, run.clock, left))
+        epochs = effort.epochs_for(share, run.clock, ladder.steps_left)
+        made = _float_step(run, ladder.parent, share, epochs)
         report(made)
         if made.fate is Fate.FAILED:
             return
         if "quantize" in run.request.methods:
             _integer_twin(run, made, report, effort)
-        if safety(run, made) < _HOPELESS:
-            run.say("candidate", f"{made.name} misses the limit by far; bolder cuts are not tried")
-            return
-        parent = made
+        counted = run.clock.budget_s is None
+        ladder = ladder.after(made, made.macs / origin.macs, safety(run, made), counted=counted)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Where the descent is: the shares still to be tried, and what held and missed so far.
+
+    After a miss the share halfway (geometrically) between the boldest that held and the mildest that missed is tried,
+    from the network that held and with more of the time left.
+
+    Attributes:
+        shares: shares of the original multiply-adds that are still planned, mild to bold.
+        parent: the boldest network that holds; the next step starts from it.
+        held: its share.
+        missed: the mildest share that missed; 0 before any did.
+        refinements: steps that may still be put between the two.
+    """
+
+    shares: tuple[float, ...]
+    parent: Candidate
+    held: float = 1.0
+    missed: float = 0.0
+    refinements: int = 1
+
+    @property
+    def steps_left(self) -> int:
+        """Steps among which the time left is shared."""
+        return max(1, len(self.shares)) if not self.missed else 2
+
+    def next_share(self) -> float | None:
+        """Return the share to try next; None at the end.
+
+        Example:
+            >>> from tersor.planning.plan import Plan
+            >>> ladder = Ladder((0.5, 0.2), Candidate("original", Plan()))
+            >>> ladder.next_share(), ladder.after(ladder.parent, 0.5, -3.0, counted=True).next_share()
+            (0.5, 0.707)
+        """
+        if not self.missed:
+            return self.shares[0] if self.shares else None
+        if not self.refinements or self.held / self.missed < _WORTHWHILE:
+            return None
+        return round(math.sqrt(self.held * self.missed), 3)
+
+    def after(self, made: Candidate, share: float, safe: float, *, counted: bool) -> "Ladder":
+        """Return the ladder after a step.
+
+        Args:
+            made: the network.
+            share: its share of the original multiply-adds; a cut may overshoot what was asked.
+            safe: how many standard errors it lies inside the limit; negative outside.
+            counted: whether refinements are counted, because no budget ends them.
+        """
+        left = self.refinements - (counted and self.missed > 0)
+        if safe > 0:
+            asked = self.next_share() or share
+            rest = tuple(other for other in self.shares if other < min(share, asked))
+            return Ladder(rest, made, share, self.missed, left)
+        return Ladder((), self.parent, self.held, share, left)
 
 
 def _float_step(run: Run, parent: Candidate, share: float, epochs: float) -> Candidate:
