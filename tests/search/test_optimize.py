@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tersor.certification.verify import Verdict, verify
+from tersor.errors import CertificateError
 from tersor.planning.plan import Cut, Quantize
 from tersor.search.optimize import optimize
 from tersor.search.outcome import Fate, Outcome
@@ -163,3 +164,9 @@ def test_a_metric_where_lower_is_better_goes_the_whole_way(tmp_path):
     if result.best:
         assert result.certificate.base_quality == pytest.approx(0.25, abs=0.1)
         assert "above" in result.certificate.words()
+
+
+def test_certifying_again_on_the_same_samples_is_refused_before_any_work(found, perceptron, digits):
+    ledger = found.result.certification.seal.ledger.path
+    with pytest.raises(CertificateError, match="already been certified on these samples"):
+        optimize(perceptron, digits, max_drop=0.03, ledger=ledger)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 from tersor.certification.certificate import Certificate, Decision, Setting
 from tersor.certification.certify import Certification, Contender, certify
-from tersor.certification.ledger import attempt_alpha
 from tersor.certification.planner import outlook, samples_needed
 from tersor.certification.seal import Seal
-from tersor.errors import DataError
+from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import open_artefact
 from tersor.search.candidate import Candidate
@@ -41,12 +40,20 @@ NOT_TRIED = Sealed(None, ())
 
 
 def check_samples(run: Run, seal: Seal) -> None:
-    """Refuse a certification split that could not show the margin even if the two models never differed.
+    """Refuse, before any work, a certification split that cannot certify anything.
 
     Raises:
-        DataError: with the number of samples that would do.
+        CertificateError: if earlier attempts have used it up.
+        DataError: if it could not show the margin even if the two models never differed, with the number that would.
     """
-    alpha = attempt_alpha(1 - run.request.confidence, 1)
+    attempt = seal.ledger.next_attempt(seal.data_sha256, 1 - run.request.confidence)
+    if not attempt.open:
+        raise CertificateError(
+            f"A model has already been certified on these samples (attempt {attempt.number - 1} in the ledger), and what "
+            "was shown then could steer this search. Give new certification samples; or start a new count with "
+            "`--ledger NEW.jsonl`, and the guarantee covers only what comes after it."
+        )
+    alpha = attempt.alpha
     least = samples_needed(run.margin, 0.0, alpha=alpha)
     if run.task.metric.scores is not None and len(seal) < least:
         likely = samples_needed(run.margin, _LIKELY_DISAGREEMENT, alpha=alpha)
