@@ -49,8 +49,8 @@ def check_samples(run: Run, seal: Seal) -> None:
     attempt = seal.ledger.next_attempt(seal.data_sha256, 1 - run.request.confidence)
     if not attempt.open:
         raise CertificateError(
-            f"A model has already been certified on these samples (attempt {attempt.number - 1} in the ledger), and what "
-            "was shown then could steer this search. Give new certification samples; or start a new count with "
+            f"A model has already been certified on these samples (attempt {attempt.number - 1} in the ledger), and "
+            "what was shown then could steer this search. Give new certification samples; or start a new count with "
             "`--ledger NEW.jsonl`, and the guarantee covers only what comes after it."
         )
     alpha = attempt.alpha
