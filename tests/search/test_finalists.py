@@ -1,6 +1,6 @@
 """Which candidates are tested on the sealed data, on made-up qualities and times."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +59,11 @@ def run():
 
 
 def test_finalists_go_from_the_safest_to_the_boldest_and_each_is_faster(run):
-    made = [candidate("bold", 940, 3.0), candidate("mild", 950, 1.5), candidate("middle", 945, 2.0)]
+    made = [
+        candidate("bold", 940, 3.0, 20),
+        candidate("mild", 950, 1.5, 80),
+        candidate("middle", 945, 2.0, 50),
+    ]
     finalists, others = choose_finalists(run, made)
     assert [c.name for c in finalists] == ["mild", "middle", "bold"]
     assert others == []
@@ -77,10 +81,29 @@ def test_a_candidate_whose_interval_holds_one_is_not_better(run):
     assert same.fate is Fate.NOT_BETTER
 
 
-def test_a_slower_and_less_safe_candidate_is_dominated(run):
-    finalists, (worse,) = choose_finalists(run, [candidate("good", 950, 3.0), candidate("worse", 940, 2.0)])
+def test_a_bolder_candidate_that_is_not_faster_is_dominated(run):
+    made = [candidate("good", 950, 3.0, 80), candidate("worse", 950, 2.0, 50)]
+    finalists, (worse,) = choose_finalists(run, made)
     assert [c.name for c in finalists] == ["good"]
     assert worse.fate is Fate.DOMINATED
+
+
+def test_a_milder_candidate_stays_as_a_last_resort_where_the_data_cannot_tell(run):
+    made = [
+        candidate("mild", 950, 1.5, 80),
+        candidate("bold", 950, 3.0, 20),
+        candidate("unlucky", 949, 2.0, 50),
+    ]
+    finalists, others = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["mild", "unlucky", "bold"]
+    assert others == []
+
+
+def test_a_candidate_that_the_data_speak_against_goes(run):
+    made = [candidate("mild", 932, 1.5, 80), candidate("bold", 950, 3.0, 20)]
+    finalists, (mild,) = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["bold"]
+    assert "clearly safer" in mild.reason
 
 
 def test_work_decides_where_times_do_not(run):
@@ -107,6 +130,8 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
     finalists, others = choose_finalists(run, made)
     assert len(finalists) <= 8
     assert sorted(c.name for c in (*finalists, *others)) == sorted(c.name for c in made)
-    levels = [safety(run, c) for c in finalists]
-    assert levels == sorted(levels, reverse=True)
+    assert all(
+        min(3.0, safety(run, later)) <= safety(run, earlier) + 1.0
+        for earlier, later in combinations(finalists, 2)
+    )
     assert all(better(run, later, earlier) for earlier, later in pairwise(finalists))

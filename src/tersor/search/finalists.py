@@ -14,6 +14,10 @@ from tersor.search.run import Run
 #: Disagreements that are assumed on top of those seen, so that a small split never looks certain.
 _PRIOR_DISAGREEMENTS = 1.0
 
+#: A difference of this many standard errors on the search data outweighs what was taken away; beyond `_ENOUGH` of them
+#: from the limit there is nothing left to tell apart.
+_CLEARLY, _ENOUGH = 1.0, 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -105,20 +109,35 @@ def better(run: Run, one: Candidate, other: Candidate) -> bool:
 def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
     """Return the finalists from the safest to the boldest, and the others with their fates.
 
-    Each finalist is better at the goal than all before it, so that the last one that passes is the answer. Of more
-    than eight, the safest stays as the last resort and the boldest seven follow.
+    The less was taken away, the safer a candidate is before any data is seen; that order holds unless the search data
+    speak clearly against it. Each finalist is better at the goal than all before it, so that the last one that passes
+    is the answer. Of more than eight, the safest stays as the last resort and the boldest seven follow.
     """
     judged = [judge(run, candidate) for candidate in candidates]
     others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]
     able = [candidate for candidate in judged if candidate.fate is Fate.UNTESTED]
     front: list[Candidate] = []
-    for candidate in sorted(able, key=lambda c: (-safety(run, c), work(c), c.name)):
-        ahead = next((safer for safer in front if not better(run, candidate, safer)), None)
-        if ahead is None:
+    for candidate in sorted(able, key=lambda c: (-work(c), c.name)):
+        milder = next((kept for kept in front if not better(run, candidate, kept)), None)
+        if milder is None:
             front.append(candidate)
         else:
-            reason = f"{ahead.name} is safer and no worse at {run.request.goal}"
+            reason = f"{milder.name} is milder and no worse at {run.request.goal}"
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
-    surplus = front[1 : len(front) - MOST_FINALISTS + 1] if len(front) > MOST_FINALISTS else []
+    finalists = []
+    for index, candidate in enumerate(front):
+        safer = next(
+            (o for o in front[index + 1 :] if safety(run, o) > safety(run, candidate) + _CLEARLY), None
+        )
+        if safer is None:
+            finalists.append(candidate)
+        else:
+            reason = f"{safer.name} is better and clearly safer on the search data"
+            others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
+    surplus = finalists[1 : len(finalists) - MOST_FINALISTS + 1] if len(finalists) > MOST_FINALISTS else []
     others += [replace(c, reason=f"more than {MOST_FINALISTS} finalists") for c in surplus]
-    return [c for c in front if c not in surplus], others
+    return [c for c in finalists if c not in surplus], others
+
+
+def _sure(run: Run, candidate: Candidate) -> float:
+    return min(_ENOUGH, safety(run, candidate))
