@@ -126,9 +126,8 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
     finalists = []
     for index, candidate in enumerate(front):
-        safer = next(
-            (o for o in front[index + 1 :] if safety(run, o) > safety(run, candidate) + _CLEARLY), None
-        )
+        bolder = front[index + 1 :]
+        safer = next((o for o in bolder if _sure(run, o) > _sure(run, candidate) + _CLEARLY), None)
         if safer is None:
             finalists.append(candidate)
         else:
