@@ -242,11 +242,9 @@ def _observed(certificate: Certificate) -> str:
         f"{abs(evidence.estimate):.4g} {'lower' if worse else 'higher'}" if evidence.estimate else "the same"
     )
     counts = "" if evidence.b is None else f" ({evidence.b} samples worse, {evidence.c} better)"
-    bound = (
-        ""
-        if certificate.bound is None
-        else f"; the tighter bound at the same level is {certificate.bound:.4g}"
-    )
+    # Paid for by all finalists together, so it may come out above the margin, where it says nothing.
+    tighter = certificate.bound is not None and certificate.bound < certificate.claim.margin
+    bound = f"; the tighter bound at the same level is {certificate.bound:.4g}" if tighter else ""
     return f"On those samples it was {change}{counts}{bound}."
 
 

@@ -87,7 +87,7 @@ def describe(story: Story, command: str = "") -> Record:
         aim=_aim(story),
         verdict=_verdict(story),
         base=_base_row(run, story),
-        candidates=tuple(_row(run, candidate) for candidate in story.tried),
+        candidates=tuple(_row(story, candidate) for candidate in story.tried),
         chosen=best_index,
         baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
         layers=_layers(run.task.model, story.answer) if story.best else (),
@@ -171,11 +171,27 @@ def _base_row(run: Run, story: Story) -> Row:
     )
 
 
-def _row(run: Run, candidate: Candidate) -> Row:
+def _recipe(story: Story, candidate: Candidate) -> tuple[str, ...]:
+    """Return what was done; for the answer with every step that led to it."""
+    first, *rest = candidate.steps or ("",)
+    parent = next((c for c in story.tried if first == f"start from {c.name}"), None)
+    if candidate is not story.best or parent is None:
+        return candidate.steps
+    chain = list(rest)
+    while parent is not None:
+        first, *steps = parent.steps
+        earlier = next((c for c in story.tried if first == f"start from {c.name}"), None)
+        chain = [*(steps if earlier else parent.steps), *chain]
+        parent = earlier
+    return tuple(chain)
+
+
+def _row(story: Story, candidate: Candidate) -> Row:
+    run = story.run
     measured = None if candidate.speed is None else candidate.speed.candidate
     return Row(
         name=candidate.name,
-        recipe=candidate.steps,
+        recipe=_recipe(story, candidate),
         methods=tuple(dict.fromkeys(type(edit).__name__.lower() for edit in candidate.plan.edits)),
         runtime=run.request.target,
         standing=_STANDING.get(candidate.fate, Standing.UNTESTED),
@@ -207,7 +223,8 @@ def _drop(candidate: Candidate) -> Estimate | None:
     claim = candidate.certificate
     if claim is None or claim.evidence is None:
         return None
-    return Estimate(value=claim.evidence.estimate, high=claim.bound, confidence=claim.claim.confidence)
+    high = claim.claim.margin if claim.bound is None else min(claim.bound, claim.claim.margin)
+    return Estimate(value=claim.evidence.estimate, high=high, confidence=claim.claim.confidence)
 
 
 def _speedup(speed: Comparison | None) -> Estimate | None:
