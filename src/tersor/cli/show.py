@@ -45,9 +45,14 @@ def next_steps(folder: Path) -> str:
         shown = folder.relative_to(Path.cwd())
     except ValueError:
         shown = folder
-    return (
-        f"\nwrote {shown}/   model.onnx, certificate.json, report.html, run.py, README.md\n"
-        f"next:  python {shown}/run.py                 run the file; it needs only the runtime\n"
+    certified = (folder / "certificate.json").is_file()
+    listed = "model.onnx, certificate.json" if certified else "model.onnx (the original)"
+    verify = (
         f"       tersor verify {shown}                 recompute the certificate from the stored outcomes\n"
+    )
+    return (
+        f"\nwrote {shown}/   {listed}, report.html, run.py, README.md\n"
+        f"next:  python {shown}/run.py                 run the file; it needs only the runtime\n"
+        f"{verify if certified else ''}"
         f"       open {shown}/report.html              the whole story on one page\n"
     )

@@ -48,7 +48,7 @@ def start(built: Built, request: Request, clock: Clock, folder: Path) -> Run:
 
 
 def _race(task: Task, base: Artefact, request: Request, folder: Path) -> tuple[Baseline, ...]:
-    """Measure the original in every runtime at hand and at each level of graph optimization, against `base`."""
+    """Measure the original in every runtime at hand, and without graph optimization, against `base`."""
     entries = [
         Baseline(f"{base.runtime}, no graph optimization", with_options(base, graph_optimization="disable"))
     ]

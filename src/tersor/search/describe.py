@@ -61,7 +61,7 @@ def sentence(story: Story) -> str:
     """Return the answer in one sentence, with the limit and the interval."""
     run, best = story.run, story.best
     if best is None:
-        return f"The original is the answer. {story.outcome.value}"
+        return "The original is the answer: nothing better was certified and measured."
     found = gain(run, best)
     assert found is not None
     assert best.certificate is not None
