@@ -14,8 +14,8 @@ from tersor.quantization.capture import capture
 from tersor.quantization.choose import choose
 from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.placement import EVERY_LAYER, PLACEMENTS, candidates
 from tersor.quantization.recipe import Recipe
+from tersor.quantization.schemes import ranked
 
 
 def sites(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
@@ -48,8 +48,8 @@ def quantize(
         model: the trained model; not changed.
         inputs: example inputs, as the model is called.
         calibration: batches of inputs, unlabelled; a few hundred samples are enough.
-        scheme: a `Scheme`, its kind (`static`, `dynamic`, `int8`, `int4`), or `auto`: static where at least half
-            of the layers are convolutions, else dynamic, on the codes that this processor multiplies exactly.
+        scheme: a `Scheme`, its kind (`static`, `dynamic`, `int8`, `int4`), or `auto`: the first that `schemes` gives,
+            on the codes that this processor multiplies exactly.
         plan: which sites run in integers, by `Quantize` edits; all of them when None.
         recipe: a `Recipe`, `quick` (ranges of least squared error) or `auto` (the recipe of least measured output
             error on calibration data that it was not fitted on).
@@ -76,7 +76,7 @@ def quantize(
     positive("budget_s", budget_s)
     batches = check_calibration(calibration)
     graph_module = capture(model, inputs)
-    chosen = _scheme(graph_module.graph, scheme)
+    chosen = _scheme(graph_module, scheme)
     if recipe == "auto":
         return choose(graph_module, batches, chosen, plan, budget_s=budget_s)
     if isinstance(recipe, str) and recipe != "quick":
@@ -84,10 +84,8 @@ def quantize(
     return build(graph_module, batches, chosen, plan, Recipe() if isinstance(recipe, str) else recipe)
 
 
-def _scheme(graph: fx.Graph, scheme: Scheme | str) -> Scheme:
+def _scheme(graph_module: fx.GraphModule, scheme: Scheme | str) -> Scheme:
     if isinstance(scheme, Scheme):
         return scheme
-    if scheme == "auto":
-        convolutions = candidates(graph, PLACEMENTS["static"], closed=True)
-        scheme = "static" if 2 * len(convolutions) >= len(candidates(graph, EVERY_LAYER)) else "dynamic"
-    return scheme_for(detect(), scheme)
+    kinds = ranked(graph_module) or ("static",)
+    return scheme_for(detect(), kinds[0] if scheme == "auto" else scheme)
