@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from tersor.errors import MeasurementError
+from tersor.exporting.export import open_artefact
 from tersor.measurement.runner import Runner
 
 ARRAYS = (np.ones((2, 64), np.float32),)
@@ -53,3 +54,19 @@ def test_what_a_runtime_prints_does_not_disturb_the_answers(small, monkeypatch):
     monkeypatch.setenv("PYTHONVERBOSE", "1")
     with Runner(small, ARRAYS) as runner:
         assert runner.load_s > 0
+
+
+def test_a_file_gives_the_same_outputs_in_its_own_process(small):
+    x = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+    with Runner(small, ARRAYS) as runner:
+        (apart,) = runner([x])
+    (here,) = open_artefact(small)([x])
+    np.testing.assert_array_equal(apart, here)
+
+
+def test_a_file_that_gives_no_answer_is_given_up(small):
+    with Runner(small, ARRAYS, patience_s=30.0) as runner:
+        os.kill(process_of(runner).pid, signal.SIGSTOP)
+        runner.patience_s = 0.2
+        with pytest.raises(MeasurementError, match=r"small\.onnx .* gave no answer in 0\.2 s"):
+            runner(ARRAYS)

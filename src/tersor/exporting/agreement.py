@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from tersor.errors import ExportError
-from tersor.exporting.artefact import Artefact
-from tersor.exporting.opening import open_artefact
+from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.program import Program, resize
 from tersor.loading.inputs import batch_size
 
@@ -18,13 +17,12 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torc
 QUANTIZED_TOLERANCE = 2e-2
 
 
-def check_agreement(artefact: Artefact, program: Program) -> None:
-    """Compare the file with the model on the captured inputs and on another batch size.
+def check_agreement(artefact: Artefact, program: Program, session: Session) -> None:
+    """Compare the file, opened as `session`, with the model on the captured inputs and on another batch size.
 
     Raises:
         ExportError: naming the output, the error and the batch size at which the two differ.
     """
-    session = open_artefact(artefact)
     size = batch_size(program.arguments)
     tolerance = tolerance_of(program)
     for batch in (size, 1):

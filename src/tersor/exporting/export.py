@@ -1,6 +1,7 @@
 """Write a model for a runtime, and open what was written."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from tersor._check import one_of
 from tersor.errors import ExportError
 from tersor.exporting.agreement import check_agreement
-from tersor.exporting.artefact import Artefact
+from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.files import sha256_of, shipped_bytes
 from tersor.exporting.opening import open_artefact
 from tersor.exporting.program import capture
@@ -25,6 +26,7 @@ def export(
     runtime: str = "onnxruntime",
     *,
     check: bool = True,
+    opened: Callable[[Artefact], Session] = open_artefact,
 ) -> Artefact:
     """Write `model` as a file for `runtime`, and compare the file with the model.
 
@@ -42,6 +44,7 @@ def export(
         path: file to write; its folder must exist.
         runtime: a key of `RUNTIMES`.
         check: False leaves the comparison out.
+        opened: opens the file for the comparison; by default in this process.
 
     Returns:
         The file with its size in bytes, hash, options and names of inputs and outputs.
@@ -71,7 +74,7 @@ def export(
         runtime, path, shipped_bytes(path), sha256_of(path), options, program.inputs, program.outputs
     )
     if check:
-        check_agreement(artefact, program)
+        check_agreement(artefact, program, opened(artefact))
     return artefact
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tersor.errors import MeasurementError
 from tersor.exporting.artefact import Artefact
+from tersor.measurement.worker import read_arrays
 
 #: Compiling a large model is the longest thing a worker is asked to do.
 _PATIENCE_S = 900.0
@@ -38,13 +39,33 @@ class Block:
 
 
 class Runner:
-    """A fresh process that holds one opened file; a context manager."""
+    """A fresh process that holds one opened file; a context manager.
+
+    It is called like a `Session`, so that whatever runs a file can run it where a crash harms nobody.
+
+    Args:
+        artefact: the file.
+        inputs: arrays that it is opened with: they are run once.
+        threads: threads the runtime may use.
+        cpus: processors it is bound to; none binds it to none.
+        patience_s: seconds after which a request without an answer is given up.
+
+    Raises:
+        MeasurementError: if the file cannot be opened or run.
+    """
 
     def __init__(
-        self, artefact: Artefact, inputs: Sequence[np.ndarray], *, threads: int = 1, cpus: Sequence[int] = ()
+        self,
+        artefact: Artefact,
+        inputs: Sequence[np.ndarray],
+        *,
+        threads: int = 1,
+        cpus: Sequence[int] = (),
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self.artefact = artefact
         self.threads = threads
+        self.patience_s = patience_s
         self._folder = tempfile.TemporaryDirectory(prefix="tersor-worker-")
         self._log = (Path(self._folder.name) / "stderr.txt").open("w+")
         self._process = subprocess.Popen(
@@ -66,6 +87,17 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Run the file once on `inputs`; return its outputs, the main one first.
+
+        Raises:
+            MeasurementError: if it fails, the process ends, or it takes longer than the patience.
+        """
+        given, made = (Path(self._folder.name) / name for name in ("given.npz", "made.npz"))
+        np.savez(given, *inputs)
+        self._ask({"do": "run", "inputs": str(given), "outputs": str(made)})
+        return tuple(read_arrays(made))
 
     def block(self, seconds: float) -> Block:
         """Run the file for `seconds`, at least once."""
@@ -116,11 +148,11 @@ class Runner:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            line = self._replies.get(timeout=_PATIENCE_S)
+            line = self._replies.get(timeout=self.patience_s)
         except BrokenPipeError:
             line = ""
         except queue.Empty:
-            raise self._failure(f"gave no answer in {_PATIENCE_S:.0f} s") from None
+            raise self._failure(f"gave no answer in {self.patience_s:.3g} s") from None
         if not line:
             raise self._failure(f"ended with exit code {self._process.wait()}")
         reply = json.loads(line)

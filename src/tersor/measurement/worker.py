@@ -6,6 +6,8 @@ One JSON object a line comes in on standard input, one goes out on standard outp
         -> {"load_s": 0.1}
     {"do": "block", "seconds": 0.05}
         -> {"times_s": [...], "busy_s": [...], "switches": 0}
+    {"do": "run", "inputs": "x.npz", "outputs": "y.npz"}
+        -> {}
     {"do": "memory"}
         -> {"peak_bytes": 1000000}
 
@@ -42,8 +44,7 @@ class Worker:
         """Open the file and run it once; the first run allocates and compiles what the runtime left for later."""
         _pin(request["cpus"])
         artefact = Artefact.from_json(request["artefact"])
-        with np.load(request["inputs"]) as stored:
-            self.inputs = [stored[f"arr_{position}"] for position in range(len(stored.files))]
+        self.inputs = read_arrays(request["inputs"])
         self.empty_bytes = psutil.Process().memory_info().rss
         start = time.perf_counter()
         self.session = open_artefact(artefact, threads=request["threads"])
@@ -69,9 +70,21 @@ class Worker:
             busy_s.append(processor() - busy)
         return {"times_s": times_s, "busy_s": busy_s, "switches": _involuntary_switches() - switches}
 
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call the file once and leave what it gives in a file."""
+        assert self.session is not None, "`open` comes first"
+        np.savez(request["outputs"], *self.session(read_arrays(request["inputs"])))
+        return {}
+
     def memory(self, _request: dict[str, Any]) -> dict[str, Any]:
         """Return the peak resident memory above that of this process before it opened the file."""
         return {"peak_bytes": max(_peak_bytes() - self.empty_bytes, 0)}
+
+
+def read_arrays(path: Path | str) -> list[np.ndarray]:
+    """Return the arrays that `np.savez(path, *arrays)` wrote, in their order."""
+    with np.load(path) as stored:
+        return [stored[f"arr_{position}"] for position in range(len(stored.files))]
 
 
 def _pin(cpus: list[int]) -> None:
@@ -112,6 +125,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
     do: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "open": worker.open,
         "block": worker.block,
+        "run": worker.run,
         "memory": worker.memory,
     }
     for line in requests:
