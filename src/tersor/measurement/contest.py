@@ -1,7 +1,8 @@
 """Files run in turns against one base: launches, rounds, blocks, and what is made of them.
 
 A launch is a set of fresh processes, one a file. In a round each file has one block next to a block of the
-base: x base y, and y base x in the round after (ABBA for each), so that a drift of the machine favours nobody.
+base: x base y, and y base x in the round after (ABBA for each); the next launch starts, and opens its files, the
+other way round. So neither a drift of the machine nor a place in the order favours anybody.
 """
 
 import time
@@ -22,11 +23,12 @@ from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.measurement.runner import Block, Runner
 
 BLOCK_S = 0.05
-WARMUP_S = 0.2
+WARMUP_S = 0.1
 #: Where memory happens to lie changes the speed of a process by about half a per cent for as long as it lives, so
 #: one launch is one observation; six are the fewest with a 95 per cent interval.
 LAUNCHES = 6
-MIN_PAIRS = 3
+#: Even, so that each file goes first equally often.
+MIN_PAIRS = 4
 #: A launch ends when the interval of its own median is this narrow, relative to the median.
 NARROW = 0.02
 #: A file whose whole interval lies below this is slower, whatever further launches say, and gets none.
@@ -113,8 +115,9 @@ def contest(
         MeasurementError: if the base cannot be run.
     """
     reference, tracks = Track(base), [Track(setting) for setting in others]
-    for _ in range(launches):
-        _launch(reference, tracks, arrays, seconds / launches, max(MIN_PAIRS, -(-6 // launches)))
+    least = max(MIN_PAIRS, -(-6 // launches))
+    for number in range(launches):
+        _launch(reference, tracks, arrays, (seconds / launches, least), flip=number % 2 == 1)
     return tuple(_conclude(reference, track, batch) for track in tracks)
 
 
@@ -126,7 +129,8 @@ def solo(setting: Setting, arrays: Sequence[np.ndarray], *, batch: int, seconds:
     """
     track = Track(setting)
     with ExitStack() as processes:
-        _open(track, [], arrays, processes)
+        _open((track,), arrays, processes)
+        _insist(track)
         end = time.monotonic() + seconds
         blocks: list[Block] = []
         while not blocks or time.monotonic() < end:
@@ -135,8 +139,7 @@ def solo(setting: Setting, arrays: Sequence[np.ndarray], *, batch: int, seconds:
                 break
             blocks.append(block)
         _record(track)
-    if track.failure is not None:
-        raise track.failure
+    _insist(track)
     clean = [block for block in blocks if not block.switches]
     return summarize(track, clean if 2 * len(clean) >= len(blocks) else blocks, batch)
 
@@ -163,30 +166,39 @@ def counting(pairs: Sequence[Pair]) -> Sequence[Pair]:
 
 
 def _launch(
-    base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], seconds: float, least: int
+    base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], effort: tuple[float, int], *, flip: bool
 ) -> None:
-    """Run rounds in fresh processes until the time is up or every interval is narrow."""
+    """Run rounds in fresh processes until the time is up or every interval is narrow.
+
+    Args:
+        base: the file to compare with.
+        tracks: the others.
+        arrays: the inputs.
+        effort: time for each file, seconds, and the fewest rounds.
+        flip: open the files, and begin, in reverse order.
+    """
+    seconds, least = effort
     running = [
         track for track in tracks if track.failure is None and interval_of(track.launches).high >= HOPELESS
     ]
     if not running:
         return
     with ExitStack() as processes:
-        _open(base, running, arrays, processes)
+        _open((*reversed(running), base) if flip else (base, *running), arrays, processes)
+        _insist(base)
         end = time.monotonic() + seconds * len(running)
         for turn in count():
             active = [track for track in running if track.wants_more(least)]
             if not active or (turn >= least and time.monotonic() > end):
                 break
             for position in range(0, len(active), 2):
-                _turn(base, active[position : position + 2], flip=turn % 2 == 1)
+                _turn(base, active[position : position + 2], flip=flip ^ (turn % 2 == 1))
         for track in (base, *running):
             _record(track)
 
 
-def _open(base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], processes: ExitStack) -> None:
+def _open(everyone: Sequence[Track], arrays: Sequence[np.ndarray], processes: ExitStack) -> None:
     """Start a process for each file and warm it up; files with equal threads share their processors."""
-    everyone = (base, *tracks)
     cpus = {threads: quiet_cpus(threads) for threads in {track.setting.threads for track in everyone}}
     for track in everyone:
         setting = track.setting
@@ -197,21 +209,24 @@ def _open(base: Track, tracks: list[Track], arrays: Sequence[np.ndarray], proces
             track.runner.block(WARMUP_S)
         except MeasurementError as error:
             track.failure = error
-    if base.failure is not None:
-        raise base.failure
 
 
 def _turn(base: Track, tracks: list[Track], *, flip: bool) -> None:
     """Run a block of each of at most two files, with one of the base between them or beside the only one."""
     order = [tracks[0], base, *tracks[1:]]
     blocks = {id(track): _block(track) for track in (reversed(order) if flip else order)}
-    if base.failure is not None:
-        raise base.failure
+    _insist(base)
     for track in tracks:
         mine, reference = blocks[id(track)], blocks[id(base)]
         if mine is not None and reference is not None:
             serial = base.setting.threads == track.setting.threads == 1
             track.launches[-1].append(Pair(reference, mine, serial))
+
+
+def _insist(track: Track) -> None:
+    """Raise the error with which the process of a file ended, if it did."""
+    if track.failure is not None:
+        raise track.failure
 
 
 def _block(track: Track) -> Block | None:
