@@ -95,8 +95,8 @@ def page(result: dict) -> str:
         "",
         f"`python -m bench.latency` on {result['machine']['processor']}, {result['machine']['cores']} cores, with a "
         f"second process busy throughout; load average {middle(runs, 'load', 1):.1f} (median).",
-        f"Each run is `compare(..., seconds={result['seconds']:g})` from scratch in six launches of fresh processes and "
-        f"takes {middle(runs, 'took_s', 1):.0f} s (median). The faster file does the work of the base divided by "
+        f"Each run is `compare(..., seconds={result['seconds']:g})` from scratch in six launches of fresh processes "
+        f"and takes {middle(runs, 'took_s', 1):.0f} s (median). The faster file does the work of the base divided by "
         f"{more_work:.3f}, counted in multiply-adds. Contention: share of the turns in which the system took the "
         "processor away.",
         "",
