@@ -1,7 +1,7 @@
 """Cut every group of every architecture in half, compare with the masked original, and write a table.
 
-python -m bench.coverage                  all architectures
-python -m bench.coverage bert vit llama   some
+python -m bench.coverage                               all architectures
+python -m bench.coverage bert timm/resnet18 torch/LSTM   some
 """
 
 import argparse
@@ -14,6 +14,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.coverage.by_hand import RECIPES, build_by_hand
+from bench.coverage.images import LAYERS, TIMM, build_layer, build_timm, creator
 from bench.coverage.zoo import NAMES, build, share
 from tersor.graph.prove import prove
 from tersor.graph.solve import solve
@@ -41,6 +45,15 @@ STATUSES = {
     "no baseline": "the small random model itself gives values that are not finite, or does not run",
     "stopped": "an error or the time limit, named",
     "wrong": "a result that differs from the masked original was returned",
+}
+
+
+#: Every architecture, by the name of its row, with the function that makes it.
+ZOO: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
+    **{name: partial(build, name) for name in NAMES},
+    **{name: partial(build_by_hand, name) for name in RECIPES},
+    **{f"timm/{name}": partial(build_timm, name) for name in TIMM},
+    **{f"torch/{name}": partial(build_layer, name) for name in LAYERS},
 }
 
 
@@ -87,11 +100,11 @@ def examine(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _worker(make: Callable[[str], tuple[nn.Module, Inputs]], name: str, sender: Any) -> None:
+def _worker(examine: Callable[[nn.Module, Inputs], dict[str, Any]], name: str, sender: Any) -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     try:
-        model, inputs = make(name)
+        model, inputs = ZOO[name]()
         with torch.no_grad():
             model(**inputs) if isinstance(inputs, dict) else model(*inputs)
     except Exception as error:
@@ -108,10 +121,12 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
 
 
-def limited(make: Callable[[str], tuple[nn.Module, Inputs]], name: str, limit_s: float) -> dict[str, Any]:
+def limited(
+    examine: Callable[[nn.Module, Inputs], dict[str, Any]], name: str, limit_s: float
+) -> dict[str, Any]:
     """Examine one model in a process of its own, for at most `limit_s` seconds."""
     receiver, sender = mp.get_context("fork").Pipe(duplex=False)
-    process = mp.get_context("fork").Process(target=_worker, args=(make, name, sender))
+    process = mp.get_context("fork").Process(target=_worker, args=(examine, name, sender))
     process.start()
     row = {"status": "stopped", "reason": f"time limit of {limit_s:g} s"}
     if receiver.poll(limit_s):
@@ -167,23 +182,24 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     """Run the bench."""
     parser = argparse.ArgumentParser(prog="python -m bench.coverage", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "names", nargs="*", help="architectures of transformers; all of the zoo if none is given"
-    )
+    parser.add_argument("names", nargs="*", help="architectures; all of the zoo if none is given")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds per architecture")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--resume", action="store_true", help="keep the rows of the last run that are exact")
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     logging.disable(logging.CRITICAL)
-    import transformers.models.auto.modeling_auto  # noqa: F401  # imported once, before the processes fork
+    # Imported once, before the processes fork.
+    if find_spec("timm") and find_spec("torchvision"):
+        creator()
+    import transformers.models.auto.modeling_auto  # noqa: F401
 
     last = RESULTS / "coverage.json"
     rows = json.loads(last.read_text()) if last.exists() and (options.resume or options.names) else {}
     exact = {name for name, row in rows.items() if row["status"] == "exact"} if options.resume else set()
-    names = [name for name in options.names or NAMES if name not in exact]
+    names = [name for name in options.names or ZOO if name not in exact]
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(limited, build, name, options.limit): name for name in names}
+        running = {pool.submit(limited, examine, name, options.limit): name for name in names}
         for done in as_completed(running):
             name, row = running[done], done.result()
             rows[name] = row

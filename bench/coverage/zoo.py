@@ -51,8 +51,18 @@ def build(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
     torch.manual_seed(0)
     config = shrink(CONFIG_MAPPING[name]())
-    kind = head_of(name)
+    model = finish(head_of(name), config)
+    return model, inputs_of(model, config)
+
+
+def finish(kind: Any, config: Any) -> nn.Module:
+    """Return a model with random numbers in the vectors that start as ones or zeros."""
     model = kind._from_config(config) if "_from_config" in dir(kind) else kind(config)
+    return stirred(model)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """Add noise to the vectors of a model, which start as ones or zeros; return it."""
     if sum(p.numel() for p in model.parameters()) > LARGEST:
         raise Unbuildable("too large after shrinking")
     generator = torch.Generator().manual_seed(1)
@@ -60,7 +70,7 @@ def build(name: str) -> tuple[nn.Module, dict[str, Any]]:
         for parameter in model.parameters():
             if parameter.is_floating_point() and parameter.dim() < 2:
                 parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * 0.1)
-    return model.eval(), inputs_of(model, config)
+    return model.eval()
 
 
 def head_of(name: str) -> Any:
@@ -84,20 +94,21 @@ def shrink(config: Any, depth: int = 0) -> Any:
     held = config.to_dict()
     for key in held:
         if key in FIELDS and type(held[key]) is int:
-            _set(config, key, FIELDS[key])
+            set_field(config, key, FIELDS[key])
         inner = getattr(config, key, None)
         if isinstance(inner, PreTrainedConfig) and depth < 3:
             shrink(inner, depth + 1)
     for key, value in TOKENS.items():
         now = getattr(config, key, None)
         if isinstance(now, int) and now >= 99:
-            _set(config, key, value)
-    _set(config, "use_cache", False)
-    _set(config, "_attn_implementation", "eager")
+            set_field(config, key, value)
+    set_field(config, "use_cache", False)
+    set_field(config, "_attn_implementation", "eager")
     return config
 
 
-def _set(config: Any, key: str, value: Any) -> None:
+def set_field(config: Any, key: str, value: Any) -> None:
+    """Set a field of a configuration that takes it."""
     try:
         setattr(config, key, value)
     except Exception:  # some configurations compute fields, and refuse to have them set
