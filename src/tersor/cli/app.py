@@ -2,10 +2,13 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
+from cyclopts.config import Env, Toml
 
 from tersor._version import __version__
+from tersor.cli.config import as_toml, split_config, used
 from tersor.errors import ArgumentError, TersorError
 
 #: Command -> the module and function that carry it out, and one line about it.
@@ -19,22 +22,54 @@ COMMANDS = {
         "tersor.cli.optimize:optimize",
         "Find the fastest or smallest model that holds the accuracy.",
     ),
+    "train": (
+        "tersor.cli.train:train",
+        "Train a model from scratch or from trained weights; killed, it resumes.",
+    ),
+    "distill": ("tersor.cli.distill:distill", "Train a student to answer as a teacher does."),
     "bench": ("tersor.cli.bench:bench", "Race the free baselines: runtimes, threads, graph optimization."),
+    "eval": ("tersor.cli.evaluate:evaluate", "Take the metric of a model or a file on data."),
+    "compare": (
+        "tersor.cli.compare:compare",
+        "Race two models or files, and compare quality, size and memory.",
+    ),
+    "export": ("tersor.cli.export:export", "Write a model as a file of a runtime, compared with the model."),
+    "prune": ("tersor.cli.prune:prune", "Cut channels, heads and features once, with a proof."),
+    "quantize": ("tersor.cli.quantize:quantize", "Write a model as a file that computes in integers."),
+    "groups": ("tersor.cli.groups:groups", "List what can be pruned, and what cannot and why."),
     "verify": ("tersor.cli.verify:verify", "Recompute the certificate of an output folder."),
+    "report": ("tersor.cli.report:report", "Write the documents of an output folder again."),
+    "index": ("tersor.cli.index:index", "Write one page over many runs."),
+    "inspect": ("tersor.cli.inspect:inspect", "Say what a file holds and whether it could run code."),
+    "doctor": ("tersor.cli.doctor:doctor", "Show processor, runtimes and extras, and what is missing."),
+    "completion": ("tersor.cli.completion:completion", "Print the completion script of a shell."),
 }
 
+_EVERYWHERE = """Every command also takes `--config FILE` (TOML, one table a command; each output folder holds the
+`config.toml` that repeats it) and environment variables such as `TERSOR_OPTIMIZE_MAX_DROP`. Words on the command line
+come first, then the environment, then the file.
 
-def build_app() -> App:
-    """Return the command-line application; no command is imported yet."""
+Exit status: 0 done, 1 error, 2 wrong usage, 3 nothing better held, 130 interrupted.
+"""
+
+
+def build_app(config: Path | None = None) -> App:
+    """Return the command-line application; no command is imported yet.
+
+    Args:
+        config: a TOML file with words that the command line leaves out.
+    """
     app = App(
         name="tersor",
         help="The fastest or smallest model that still holds the accuracy you refuse to lose, with a certificate.",
+        help_epilogue=_EVERYWHERE,
         version=__version__,
         suppress_keyboard_interrupt=False,
         help_format="markdown",
+        config=[Env("TERSOR_", show=False), *([Toml(config, must_exist=True)] if config else [])],
     )
     for name, (target, line) in COMMANDS.items():
-        app.command(target, name=name, help=line)
+        app.command(target, name=name, help=line, help_epilogue="")
     return app
 
 
@@ -43,7 +78,11 @@ def run(tokens: list[str]) -> int:
     # torch.export warns of its own internals whenever a graph is copied; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     try:
-        return build_app()(tokens, exit_on_error=False, result_action="return_int_as_exit_code_else_zero")
+        words, config = split_config(tokens, COMMANDS)
+        command, bound, _ = build_app(config).parse_args(words, exit_on_error=False)
+        with used(as_toml(next(iter(words), ""), bound)):
+            status = command(*bound.args, **bound.kwargs)
+        return status if isinstance(status, int) else 0
     except CycloptsError:
         return 2
     except TersorError as error:

@@ -1,16 +1,22 @@
 """`tersor bench`: what costs nothing, measured: the model as it is in every runtime, thread count and setting."""
 
-import sys
 import tempfile
 from pathlib import Path
 
+from tersor.cli.answer import Json, show
 from tersor.cli.flags import ModelFlags, arguments_of
 
 _NO_MODEL = ModelFlags()
 
 
 def bench(
-    model: str, /, *, data: str, batch: int = 1, seconds: float = 1.5, loading: ModelFlags = _NO_MODEL
+    model: str,
+    *,
+    data: str,
+    batch: int = 1,
+    seconds: float = 1.5,
+    loading: ModelFlags = _NO_MODEL,
+    json: Json = False,
 ) -> int:
     """Race the free baselines of MODEL and say which to use.
 
@@ -20,6 +26,7 @@ def bench(
         batch: samples per call.
         seconds: time for each entry.
         loading: how to open the model.
+        json: print JSON.
     """
     from tersor.cli.progress import Display
     from tersor.loading.build import build_task
@@ -43,5 +50,14 @@ def bench(
             seconds=seconds,
             listen=lambda line: display(Event("bench", line)),
         )
-    sys.stdout.write(f"{found}\n")
+    entries = [
+        {
+            "name": entry.name,
+            "threads": entry.threads,
+            "speedup": entry.speed and [entry.speed.low, entry.speed.ratio, entry.speed.high],
+            "reason": entry.reason,
+        }
+        for entry in found.entries
+    ]
+    show({"fastest": found.fastest.name, "entries": entries}, [str(found)], json=json)
     return 0

@@ -1,7 +1,6 @@
 """`tersor check`: how model and data go together, in seconds, without a search."""
 
-import sys
-
+from tersor.cli.answer import Json, show
 from tersor.cli.flags import ModelFlags, arguments_of
 
 _NO_MODEL = ModelFlags()
@@ -9,12 +8,12 @@ _NO_MODEL = ModelFlags()
 
 def check(
     model: str,
-    /,
     *,
     data: str,
     max_drop: str = "1%",
     metric: str | None = None,
     loading: ModelFlags = _NO_MODEL,
+    json: Json = False,
 ) -> int:
     """Show how a batch is bound to MODEL, the splits, the metric, and what can be pruned and certified.
 
@@ -24,6 +23,7 @@ def check(
         max_drop: largest loss, to say whether the certification samples would do.
         metric: as for `tersor optimize`.
         loading: how to open the model.
+        json: print JSON.
     """
     from tersor.loading.build import build_task
     from tersor.loading.model import load_model
@@ -36,6 +36,8 @@ def check(
         allow_code_execution=loading.allow_code_execution,
     )
     built = build_task(network, data, metric=metric)
-    for line in (*built.notes.words(), *preview(built.task, max_drop)):
-        sys.stdout.write(line + "\n")
+    lines = (*built.notes.words(), *preview(built.task, max_drop))
+    pairs = [(line[:8].strip(), line[8:]) for line in lines]
+    values = {title: [text for name, text in pairs if name == title] for title, _ in pairs}
+    show(values, lines, json=json)
     return 0

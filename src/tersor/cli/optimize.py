@@ -14,7 +14,6 @@ _NO_FLAGS, _NO_MODEL = SearchFlags(), ModelFlags()
 
 def optimize(
     model: str,
-    /,
     *,
     data: str,
     max_drop: str,

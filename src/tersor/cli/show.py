@@ -23,11 +23,13 @@ def carried_ledger(output: Path) -> Path | None:
 
 def finish(result: "Result", output: Path, *, command: str, json: bool = False) -> int:
     """Save `result` in `output`, print it, and return the exit status."""
+    from tersor.cli.config import used_words
     from tersor.reporting.report import render_json
     from tersor.reporting.terminal import render_terminal
 
-    folder = result.save(output, command=command)
-    record = result.record(command)
+    config = used_words()
+    folder = result.save(output, command=command, config=config)
+    record = result.record(command, config)
     if json:
         sys.stdout.write(render_json(record))
     else:

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tersor.errors import ArgumentError, FolderError
@@ -20,7 +20,17 @@ from tersor.reporting.runner import run_script
 MARKER = "DONE.json"
 _SUMS = "SHA256SUMS"
 _OURS = frozenset(
-    {MARKER, _SUMS, "report.html", "report.json", "tersor.json", "certificate.json", "README.md", "run.py"}
+    {
+        MARKER,
+        _SUMS,
+        "report.html",
+        "report.json",
+        "tersor.json",
+        "certificate.json",
+        "config.toml",
+        "README.md",
+        "run.py",
+    }
 )
 
 
@@ -32,6 +42,7 @@ def write_folder(
     certificate: str | None = None,
     config: Mapping[str, object] | None = None,
     options: Mapping[str, object] | None = None,
+    kept: Sequence[str] = (),
 ) -> Path:
     """Write `destination` in one step: the files, the certificate, the reports, a model card and `run.py`.
 
@@ -46,6 +57,7 @@ def write_folder(
         certificate: JSON text, written as it is, because it may be hashed or signed.
         config: resolved configuration, for `tersor.json`.
         options: how the runtime opens `model.onnx`, as in `Artefact.options`; `run.py` then does the same.
+        kept: folders in it whose content changes without notice, and stays; see `place_folder`.
 
     Returns:
         The folder, as an absolute path.
@@ -57,29 +69,18 @@ def write_folder(
     """
     destination = Path(destination).expanduser().absolute()
     _check_names(files)
-    texts = _texts(clean(record), certificate, config or {})
+    texts = _texts(clean(record), certificate, config or {}, options or {})
     if "model.onnx" in files:
         texts["run.py"] = run_script("model.onnx", options)
-    refuse_foreign(destination)
-    fresh = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.new")
-    try:
-        fresh.mkdir()
-        _fill(fresh, texts, files)
-        _swap(fresh, destination)
-    except OSError as error:
-        raise FolderError(f"Cannot write {destination}: {error}. Nothing was changed there.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return destination
+    return place_folder(destination, texts, files, kept)
 
 
-def _texts(record: Record, certificate: str | None, config: Mapping[str, object]) -> dict[str, str]:
-    texts = {
-        "report.html": render_html(record),
-        "report.json": render_json(record),
-        "README.md": render_card(record),
-        "tersor.json": _summary(record, config),
-    }
+def _texts(
+    record: Record, certificate: str | None, config: Mapping[str, object], options: Mapping[str, object]
+) -> dict[str, str]:
+    texts = _documents(record) | {"tersor.json": _summary(record, config, options)}
+    if record.config:
+        texts["config.toml"] = record.config
     if certificate is not None:
         try:
             json.loads(certificate)
@@ -89,7 +90,85 @@ def _texts(record: Record, certificate: str | None, config: Mapping[str, object]
     return texts
 
 
-def _summary(record: Record, config: Mapping[str, object]) -> str:
+def _documents(record: Record) -> dict[str, str]:
+    return {
+        "report.html": render_html(record),
+        "report.json": render_json(record),
+        "README.md": render_card(record),
+    }
+
+
+def rewrite(folder: str | Path) -> Path:
+    """Write report and model card of a folder again, from its `report.json`; all other files stay as they are.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        FolderError: if the folder is not as tersor left it, or cannot be written.
+    """
+    destination = Path(folder).expanduser().absolute()
+    faults = find_faults(destination)
+    if faults:
+        raise FolderError(
+            f"{destination} is not as tersor left it: {faults[0]}. Give a folder that tersor wrote."
+        )
+    texts, kept = _documents(clean(read_record(destination))), _kept(destination)
+    held = {
+        path.relative_to(destination).as_posix(): path
+        for path in destination.rglob("*")
+        if path.is_file()
+        and path.name not in (MARKER, _SUMS)
+        and path.relative_to(destination).parts[0] not in kept
+    }
+    files = {name: path for name, path in held.items() if name not in texts}
+    return place_folder(destination, texts, files, kept)
+
+
+def place_folder(
+    destination: Path, texts: Mapping[str, str], files: Mapping[str, Path], kept: Sequence[str] = ()
+) -> Path:
+    """Write `destination` beside its place, then rename it; return it.
+
+    Args:
+        destination: the folder, absolute; replaced only if tersor wrote it.
+        texts: name to content.
+        files: name in the folder to the file to copy.
+        kept: names of folders in it that its marker does not describe. What an earlier `destination` holds in them
+            goes over to the new one, as links to the same files.
+
+    Raises:
+        FolderError: if the destination holds something that tersor did not write, or cannot be written.
+    """
+    refuse_foreign(destination)
+    fresh = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.new")
+    try:
+        fresh.mkdir()
+        for name in kept:
+            _link(destination / name, fresh / name)
+        _fill(fresh, texts, files, kept)
+        _swap(fresh, destination)
+    except OSError as error:
+        raise FolderError(f"Cannot write {destination}: {error}. Nothing was changed there.") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return destination
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a folder with the same files as `source`, by links where the file system has them."""
+    target.mkdir()
+    if source.is_dir():
+        copy = os.link if os.name == "posix" else shutil.copy2
+        shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True)
+
+
+def _kept(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders that the marker does not describe."""
+    return tuple(map(str, json.loads((folder / MARKER).read_bytes()).get("kept", ())))
+
+
+def _summary(record: Record, config: Mapping[str, object], options: Mapping[str, object]) -> str:
     values = {
         "schema": SCHEMA,
         "tersor": record.tersor_version,
@@ -98,6 +177,7 @@ def _summary(record: Record, config: Mapping[str, object]) -> str:
         "limit": record.aim.limit,
         "command": record.command,
         "config": clean_json(config),
+        "options": clean_json(options),
         "machine": dict(record.machine),
         "versions": dict(record.versions),
         "seeds": dict(record.seeds),
@@ -119,7 +199,7 @@ def _check_names(files: Mapping[str, Path]) -> None:
             raise ArgumentError(f"{name!r} is written by tersor itself; give the file another name.")
 
 
-def _fill(folder: Path, texts: Mapping[str, str], files: Mapping[str, Path]) -> None:
+def _fill(folder: Path, texts: Mapping[str, str], files: Mapping[str, Path], kept: Sequence[str]) -> None:
     for name, text in texts.items():
         _write(folder / name, text.encode())
     for name, source in files.items():
@@ -131,7 +211,7 @@ def _fill(folder: Path, texts: Mapping[str, str], files: Mapping[str, Path]) -> 
     sums = {name: _sha256(folder / name) for name in names}
     _write(folder / _SUMS, "".join(f"{sums[name]}  {name}\n" for name in names).encode())
     sums[_SUMS] = _sha256(folder / _SUMS)
-    marker = {"tool": "tersor", "schema": SCHEMA, "files": sums}
+    marker = {"tool": "tersor", "schema": SCHEMA, "files": sums, "kept": list(kept)}
     _write(folder / MARKER, (json.dumps(marker, indent=1) + "\n").encode())
     _sync(folder)
 
@@ -208,7 +288,7 @@ def find_faults(folder: Path) -> tuple[str, ...]:
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         sums = {str(name): str(value) for name, value in marker["files"].items()}
-        known = marker["tool"] == "tersor"
+        known, kept = marker["tool"] == "tersor", _kept(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return (f"it has no readable {MARKER}",)
     if not known:
@@ -216,7 +296,7 @@ def find_faults(folder: Path) -> tuple[str, ...]:
     found = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if not path.is_dir() or path.is_symlink()
+        if (not path.is_dir() or path.is_symlink()) and path.relative_to(folder).parts[0] not in kept
     }
     faults = [f"{name} is not tersor's" for name in sorted(found - set(sums) - {MARKER})]
     faults += [f"{name} is missing" for name in sorted(set(sums) - found)]

@@ -50,35 +50,56 @@ def _line(folder: str, record: Record) -> dict[str, str]:
     }
 
 
-def write_index(folder: str | Path) -> Path:
-    """Write `index.html` over the artefact folders directly inside `folder`; others are passed over.
+def write_index(*places: str | Path, page: str | Path | None = None) -> Path:
+    """Write a page over artefact folders.
+
+    Args:
+        places: artefact folders, or folders with some directly inside; others are passed over.
+        page: the page to write; None takes `index.html` in the folder that holds the runs.
 
     Returns:
         The page.
 
     Raises:
-        FolderError: if there is no artefact folder, or an `index.html` that tersor did not write.
+        FolderError: if there is no artefact folder, or something at `page` that tersor did not write.
     """
-    folder = Path(folder)
-    runs = [
-        (path.parent.name, record)
-        for path in sorted(folder.glob("*/report.json"))
-        if (record := _read(path.parent))
-    ]
+    runs = {folder.resolve(): record for place in places for folder, record in _runs(Path(place))}
     if not runs:
+        listed = ", ".join(map(str, places)) or "."
         raise FolderError(
-            f"No folder in {folder} was written by tersor. Give the folder that holds your output folders."
+            f"No folder in {listed} was written by tersor. Give the folder that holds your output folders."
         )
-    page = folder / "index.html"
+    page = _common(list(runs), places) / "index.html" if page is None else Path(page)
     if page.exists() and _MARK not in page.read_text(encoding="utf-8", errors="replace"):
         raise FolderError(f"{page} was not written by tersor. Move it away first.")
-    fresh = folder / f".index.{os.getpid()}.html"
+    if not page.absolute().parent.is_dir():
+        raise FolderError(f"The folder {page.absolute().parent} does not exist. Make it first.")
+    root = page.resolve().parent
+    lines = [(os.path.relpath(folder, root), record) for folder, record in runs.items()]
+    fresh = page.with_name(f".{page.name}.{os.getpid()}")
     try:
-        fresh.write_text(render_index(runs, folder.resolve().name or "Runs"), encoding="utf-8")
+        fresh.write_text(render_index(lines, root.name or "Runs"), encoding="utf-8")
         fresh.replace(page)
     finally:
         fresh.unlink(missing_ok=True)
     return page
+
+
+def _runs(place: Path) -> list[tuple[Path, Record]]:
+    """Return the artefact folder that `place` is, or those directly inside."""
+    folders = (
+        [place]
+        if (place / "report.json").is_file()
+        else sorted(p.parent for p in place.glob("*/report.json"))
+    )
+    return [(folder, record) for folder in folders if (record := _read(folder))]
+
+
+def _common(runs: list[Path], places: tuple[str | Path, ...]) -> Path:
+    """Return the one folder that was named, or the deepest that holds every run."""
+    if len(places) == 1 and Path(places[0]).resolve() not in runs:
+        return Path(places[0])
+    return Path(os.path.commonpath([run.parent for run in runs]))
 
 
 def _read(folder: Path) -> Record | None:

@@ -300,6 +300,7 @@ class Record:
         versions: packages.
         seeds: seeds by use.
         command: the command that reproduces the run.
+        config: its words in full, as TOML for `--config`; empty outside of the command line.
         phases: use of the budget.
         budget_s: the budget.
         warnings: what a reader must know before trusting a number.
@@ -335,6 +336,7 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
     command: str = ""
+    config: str = ""
     phases: tuple[Phase, ...] = ()
     budget_s: Number = None
     warnings: tuple[str, ...] = ()

@@ -76,8 +76,8 @@ def sentence(story: Story) -> str:
     )
 
 
-def describe(story: Story, command: str = "") -> Record:
-    """Return the record of a run."""
+def describe(story: Story, command: str = "", config: str = "") -> Record:
+    """Return the record of a run; `command` and `config` are how to repeat it."""
     run = story.run
     best_index = next((i for i, c in enumerate(story.tried) if c is story.best), None)
     return Record(
@@ -98,6 +98,7 @@ def describe(story: Story, command: str = "") -> Record:
         versions=_versions(),
         seeds={"search": run.request.seed},
         command=command,
+        config=config,
         budget_s=run.request.budget_s,
         warnings=tuple(note for note in story.notes if note.startswith("warning")),
     )

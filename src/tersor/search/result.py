@@ -84,9 +84,9 @@ class Result:
         """The answer in one sentence."""
         return sentence(self._story)
 
-    def record(self, command: str = "") -> Record:
+    def record(self, command: str = "", config: str = "") -> Record:
         """Return everything about the run as plain data for reports."""
-        return describe(self._story, command)
+        return describe(self._story, command, config)
 
     def report(self, path: str | Path) -> Path:
         """Write the report alone, one page that needs no network and runs no script."""
@@ -103,7 +103,7 @@ class Result:
         pandas = require("pandas", extra="table", purpose="A table of candidates")
         return pandas.DataFrame([_row(candidate) for candidate in (self.run.base, *self.tried)])
 
-    def save(self, folder: str | Path, *, command: str = "") -> Path:
+    def save(self, folder: str | Path, *, command: str = "", config: str = "") -> Path:
         """Write the artefact folder: model, certificate, reports, model card and `run.py`.
 
         The folder appears as a whole or not at all, and only replaces one that tersor wrote.
@@ -111,6 +111,7 @@ class Result:
         Args:
             folder: where to.
             command: the command that reproduces the run, for the report.
+            config: its words in full, as TOML for `--config`.
 
         Returns:
             The folder, as an absolute path.
@@ -122,7 +123,7 @@ class Result:
             files, certificate = self._stage(Path(staging))
             return write_folder(
                 folder,
-                self.record(command),
+                self.record(command, config),
                 files=files,
                 certificate=certificate,
                 config=self.run.request.as_config(),

@@ -1,0 +1,89 @@
+"""`tersor quantize`: a model in integers, without a search."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from tersor.cli.answer import Json, refuse_taken, show
+from tersor.cli.flags import ModelFlags
+
+_NO_MODEL = ModelFlags()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class RoundFlags:
+    """Which integers, and how they are found."""
+
+    scheme: Literal["auto", "static", "dynamic", "int8", "int4"] = "auto"
+    "Integers for weights and activations (static, dynamic), or for weights alone (int8, int4)."
+
+    recipe: Literal["quick", "auto"] = "quick"
+    "Quick, or auto: several algorithms tried on calibration data."
+
+    samples: int = 256
+    "Samples to calibrate with."
+
+
+_USUAL = RoundFlags()
+
+
+def quantize(
+    model: str,
+    *,
+    data: str,
+    output: Annotated[Path, Parameter(alias="-o")] = Path("model_quantized.onnx"),
+    how: RoundFlags = _USUAL,
+    loading: ModelFlags = _NO_MODEL,
+    json: Json = False,
+) -> int:
+    """Write MODEL as an ONNX file that computes in integers, and compare its quality with the original's.
+
+    No training and no certificate; whether it is faster here is what `tersor compare` measures.
+
+    For example, `tersor quantize mypkg.models:build --data mypkg.data:splits -o int8.onnx`
+
+    Args:
+        model: as for `tersor optimize`.
+        data: as for `tersor optimize`; the calibration part sets the ranges, the search part judges.
+        output: file to write.
+        how: which integers, and how they are found.
+        loading: how to open the model.
+        json: print JSON.
+    """
+    from tersor.cli.opened import as_module, load
+    from tersor.cli.quality import difference, judge
+    from tersor.exporting.export import export
+    from tersor.loading.build import build_task
+    from tersor.quantization.quantize import quantize as round_off
+
+    refuse_taken(output)
+    network = load(model, loading).eval()
+    task = build_task(network, data).task
+    batches = [batch.inputs for batch in task.calibration.batches(32, limit=how.samples)]
+    integers = round_off(network, task.inputs, batches, scheme=how.scheme, recipe=how.recipe)
+    with tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent) as folder:
+        made = export(integers, task.inputs, Path(folder) / output.name)
+        before, after = judge(network, task), judge(as_module(made), task)
+        for file in Path(folder).iterdir():
+            file.rename(output.absolute().with_name(file.name))
+    values = {
+        "path": str(output),
+        "size_bytes": made.size_bytes,
+        "layers": list(integers.integers),
+        "metric": before.metric,
+        "quality": [before.value, after.value],
+        "options": dict(made.options),
+    }
+    lines = [
+        f"{len(integers.integers)} layers in integers; {made.size_bytes:,} bytes",
+        f"original   {before.words()}",
+        f"quantized  {after.words()}; change {difference(before, after)}",
+        f"wrote {output}",
+        f"next:  tersor compare {model} {output} --data {data}     is it faster here?",
+    ]
+    show(values, lines, json=json)
+    return 0

@@ -1,0 +1,129 @@
+"""Every command once, on a small network, through the same function that the shell calls."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tersor.cli.app import run
+from tersor.surgery.store import load
+
+MODEL = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(12 * 36, 3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    rng = np.random.default_rng(0)
+    (folder / "net.py").write_text(MODEL)
+    x = rng.normal(size=(600, 1, 6, 6)).astype("float32")
+    np.savez(folder / "d.npz", x=x, y=rng.integers(0, 3, 600))
+    return folder
+
+
+@pytest.fixture
+def place(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def answer(capsys, *words):
+    status = run([*words, "--json"])
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    return json.loads(shown.out)
+
+
+@pytest.fixture
+def exported(place, capsys):
+    if not (place / "model.onnx").exists():
+        answer(capsys, "export", "net.py:build", "--to", "onnx", "--input", "2x1x6x6")
+    return "model.onnx"
+
+
+def test_export_writes_a_file_that_compares_and_evaluates_as_its_model(exported, capsys):
+    by_file = answer(capsys, "eval", exported, "--data", "npz:d.npz")
+    by_model = answer(capsys, "eval", "net.py:build", "--data", "npz:d.npz")
+    assert by_file["value"] == pytest.approx(by_model["value"])
+    assert by_file["samples"] == by_model["samples"]
+
+
+def test_export_refuses_to_replace_a_file(exported, capsys):
+    assert run(["export", "net.py:build", "--input", "2x1x6x6", "-o", exported]) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_compare_without_data_takes_the_shapes_of_the_file(exported, capsys):
+    found = answer(capsys, "compare", exported, exported, "--seconds", "0.2")
+    assert found["speed"]["low"] <= found["speed"]["ratio"] <= found["speed"]["high"]
+    assert found["quality"] is None
+
+
+def test_prune_writes_a_folder_that_loads_as_the_users_class_and_runs_as_onnx(place, capsys):
+    found = answer(
+        capsys,
+        "prune",
+        "net.py:build",
+        "--ratio",
+        "0.5",
+        "--data",
+        "npz:d.npz",
+        "-o",
+        "small",
+        "--criterion",
+        "fisher",
+    )
+    assert found["macs"][1] <= 0.5 * found["macs"][0]
+    names: dict = {}
+    exec(MODEL, names)
+    small = load(names["build"], "small").eval()
+    x = torch.randn(3, 1, 6, 6)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession("small/model.onnx")
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(small(x).detach().numpy(), y, atol=1e-5)
+
+
+def test_quantize_writes_integers(place, capsys):
+    found = answer(
+        capsys, "quantize", "net.py:build", "--data", "npz:d.npz", "-o", "q.onnx", "--samples", "64"
+    )
+    assert len(found["layers"]) == 3
+    kinds = {node.op_type for node in onnx.load("q.onnx").graph.node}
+    assert "QuantizeLinear" in kinds or "DequantizeLinear" in kinds
+
+
+def test_groups_say_what_can_be_pruned(place, capsys):
+    found = answer(capsys, "groups", "net.py:build", "--input", "2x1x6x6")
+    assert [group["units"] for group in found["groups"] if group["prunable"]] == [8, 12]
+
+
+def test_check_as_json_tells_the_splits(place, capsys):
+    found = answer(capsys, "check", "net.py:build", "--data", "npz:d.npz")
+    assert any(line.startswith("train") for line in found["split"])
+    assert found["groups"]
+
+
+def test_doctor_knows_the_runtimes_and_the_extras_without_torch(capsys):
+    found = answer(capsys, "doctor")
+    assert found["runtimes"]["onnxruntime"] == ""
+    assert "sklearn" in found["extras"]
+    assert found["machine"]["usable_threads"] >= 1
+
+
+def test_a_model_without_anything_to_run_it_on_is_a_usage_error(place, capsys):
+    assert run(["groups", "net.py:build"]) == 2
+    assert "--input 2x3x224x224" in capsys.readouterr().err
