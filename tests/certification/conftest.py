@@ -28,8 +28,11 @@ class Rows:
         return len(self.inputs)
 
     def batches(self, size, *, shuffle=None, limit=None):
+        order = torch.arange(len(self))
+        if shuffle is not None:
+            order = order[torch.randperm(len(self), generator=torch.Generator().manual_seed(shuffle))]
         for start in range(0, limit or len(self), size):
-            rows = slice(start, start + size)
+            rows = order[start : start + size]
             yield Batch(
                 (self.inputs[rows],), None if self.target is None else self.target[rows], tuple(range(size))
             )

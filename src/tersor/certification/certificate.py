@@ -245,7 +245,10 @@ def _observed(certificate: Certificate) -> str:
     # Paid for by all finalists together, so it may come out above the margin, where it says nothing.
     tighter = certificate.bound is not None and certificate.bound < certificate.claim.margin
     bound = f"; the tighter bound at the same level is {certificate.bound:.4g}" if tighter else ""
-    return f"On those samples it was {change}{counts}{bound}."
+    where = "those samples"
+    if evidence.n < certificate.samples and not certificate.claim.group:
+        where = f"the first {evidence.n:,} of them, which were enough,"
+    return f"On {where} it was {change}{counts}{bound}."
 
 
 def _also(certificate: Certificate) -> str:

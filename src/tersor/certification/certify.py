@@ -1,7 +1,8 @@
 """Certification of a frozen list of finalists: fixed-sequence testing at full level, safest first."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from tersor.certification.certificate import Certificate, Decision, Method, Part, Setting, Speedup
 from tersor.certification.demand import Demand
+from tersor.certification.early import Walk, check_early, walk
 from tersor.certification.evidence.bound import upper_bound
-from tersor.certification.evidence.outcomes import Outcomes
+from tersor.certification.evidence.outcomes import Outcomes, PairedTest, Pairs
 from tersor.certification.evidence.registry import TESTS, fitting_test, smallest_p, values_shown
 from tersor.certification.ledger import Attempt
 from tersor.certification.platform import Platform, this_platform
@@ -36,12 +38,15 @@ class Contender:
             metric's score of each sample; for a metric without scores the outputs, first axis the samples. With
             several metrics, a mapping from their names. `Seal.reader` makes one from an opened artefact.
         speedup: measured speed-up over the base, to be shown beside the claim.
+        stream: evaluates the file part by part, in an order that does not depend on it; needed by `early_stop` alone,
+            which then calls it in place of `read`. `Seal.stream` makes one.
     """
 
     name: str
     sha256: str
     read: Callable[[], Rows]
     speedup: Speedup | None = None
+    stream: Callable[[], Iterator[Mapping[str, np.ndarray]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +123,42 @@ def certify_all(
     demands: Sequence[Demand],
     confidence: float = 0.95,
     setting: Setting | None = None,
+    early_stop: bool = False,
 ) -> Certification:
     """Like `certify`, with several demands that must all hold: metrics, subgroups, or both.
 
     Each demand is tested at the full level, without a correction, because a finalist passes only if it meets every
     one. The first demand is the main claim of the certificate; the others follow in `Certificate.also`.
 
+    Args:
+        base: as for `certify`.
+        finalists: as for `certify`.
+        seal: as for `certify`.
+        demands: what must hold.
+        confidence: as for `certify`.
+        setting: as for `certify`.
+        early_stop: evaluate every contender part by part, only until the decision, by the betting test. For scores
+            that are not just right or wrong nothing is lost by it; for right or wrong the exact test on all samples
+            shows smaller margins, so this is for files that take long to evaluate.
+
     Raises:
-        ArgumentError: as `certify`, or if there is no demand.
+        ArgumentError: as `certify`, if there is no demand, or if early stopping does not apply to one.
         DataError: as `certify`, or if a subgroup has no sample.
         CertificateError: if the ledger was edited.
     """
     _check_request(finalists, demands, confidence)
+    if early_stop:
+        _check_streams((base, *finalists), demands)
     setting = setting or Setting()
     case = _Case(
-        base, tuple(finalists), seal, tuple(demands), confidence, setting, this_platform(setting.runtime)
+        base,
+        tuple(finalists),
+        seal,
+        tuple(demands),
+        confidence,
+        setting,
+        this_platform(setting.runtime),
+        early_stop,
     )
     attempt, is_new = case.attempt()
     certificates = case.blank(attempt)
@@ -155,10 +181,13 @@ class _Case:
     confidence: float
     setting: Setting
     machine: Platform
+    early_stop: bool
 
     @property
     def question(self) -> dict[str, Any]:
+        early = {"early_stop": True} if self.early_stop else {}
         return {
+            **early,
             "data_sha256": self.seal.data_sha256,
             "base_sha256": self.base.sha256,
             "finalists": [finalist.sha256 for finalist in self.finalists],
@@ -177,7 +206,7 @@ class _Case:
         return self.seal.ledger.next_attempt(self.seal.data_sha256, alpha), True
 
     def record(self, attempt: Attempt) -> None:
-        tests = [demand.likely_test(self.seal.labelled) for demand in self.demands]
+        tests = [self._test(demand) for demand in self.demands]
         shown = math.prod(values_shown(test, len(self.seal), len(self.finalists)) for test in tests)
         budget = {"number": attempt.number, "transcripts": attempt.transcripts, "alpha": attempt.alpha}
         self.seal.ledger.append("attempt", **self.question, **budget, values_shown=shown)
@@ -187,7 +216,7 @@ class _Case:
         if not attempt.open:
             return Decision.SPENT
         whole = [demand for demand in self.demands if demand.members is None]
-        tests = [demand.likely_test(self.seal.labelled) for demand in whole]
+        tests = [self._test(demand) for demand in whole]
         best = [
             smallest_p(t, len(self.seal), d.margin, span=d.span) for t, d in zip(tests, whole, strict=True)
         ]
@@ -220,10 +249,13 @@ class _Case:
         ]
 
     def _part(self, demand: Demand) -> Part:
-        test = demand.likely_test(self.seal.labelled)
+        test = self._test(demand)
         return Part(
             demand.claim(self.confidence, self.seal.labelled), Method(test.name, test.version, test.kind)
         )
+
+    def _test(self, demand: Demand) -> PairedTest:
+        return TESTS["betting"] if self.early_stop else demand.likely_test(self.seal.labelled)
 
     def read(self, contender: Contender) -> dict[str, np.ndarray]:
         """Evaluate a contender and return its rows by name of the metric."""
@@ -249,22 +281,39 @@ class _Case:
 
 
 def _run_sequence(case: _Case, attempt: Attempt, certificates: list[Certificate]) -> Certification:
-    target, reference = case.targets(), case.read(case.base)
     held: dict[int, tuple[Outcomes, ...]] = {}
-    for index, finalist in enumerate(case.finalists):
-        rows = case.read(finalist)
-        seen = tuple(d.outcomes(reference[d.metric.name], rows[d.metric.name], target) for d in case.demands)
-        parts = [_judged(case, demand, outcomes) for demand, outcomes in zip(case.demands, seen, strict=True)]
-        if any(part.evidence is None or part.evidence.p > attempt.alpha for part in parts):
-            methods = [part.method for part in parts]
-            certificates[index] = _with_methods(certificates[index], methods)
-            break
-        held[index] = seen
-        certificates[index] = _with_numbers(certificates[index], case, parts, reference, seen[0])
+    with closing(_early(case, attempt) if case.early_stop else _whole(case)) as outcomes:
+        for index, seen in enumerate(outcomes):
+            parts = [_judged(case, demand, one) for demand, one in zip(case.demands, seen, strict=True)]
+            if any(part.evidence is None or part.evidence.p > attempt.alpha for part in parts):
+                methods = [part.method for part in parts]
+                certificates[index] = _with_methods(certificates[index], methods)
+                break
+            held[index] = seen
+            certificates[index] = _with_numbers(certificates[index], case, parts, seen[0])
     case.seal.ledger.append(
         "outcome", data_sha256=case.seal.data_sha256, number=attempt.number, passed=len(held)
     )
     return Certification(tuple(certificates), len(held) - 1 if held else None, held, case.seal)
+
+
+def _whole(case: _Case) -> Generator[tuple[Outcomes, ...]]:
+    """Yield the outcomes of one finalist after the other, each on all samples."""
+    target, reference = case.targets(), case.read(case.base)
+    for finalist in case.finalists:
+        rows = case.read(finalist)
+        yield tuple(d.outcomes(reference[d.metric.name], rows[d.metric.name], target) for d in case.demands)
+
+
+def _early(case: _Case, attempt: Attempt) -> Generator[tuple[Outcomes, ...]]:
+    """Yield the outcomes of one finalist after the other, each on as many samples as it takes."""
+    assert case.base.stream is not None, "checked before"
+    with case.seal.opened(case.base.name, case.base.sha256):
+        reference = Walk(case.base.stream())
+        for finalist in case.finalists:
+            assert finalist.stream is not None, "checked before"
+            with case.seal.opened(finalist.name, finalist.sha256):
+                yield walk(reference, Walk(finalist.stream()), case.demands, alpha=attempt.alpha)
 
 
 def _judged(case: _Case, demand: Demand, outcomes: Outcomes) -> Part:
@@ -285,13 +334,11 @@ def _with_numbers(
     certificate: Certificate,
     case: _Case,
     parts: list[Part],
-    reference: Mapping[str, np.ndarray],
     seen: Outcomes,
 ) -> Certificate:
     main, demand = parts[0], case.demands[0]
     level = certificate.attempt.alpha / len(case.finalists)
-    scores = reference[demand.metric.name]
-    whole = demand.metric.scores is not None and demand.members is None
+    whole = isinstance(seen, Pairs) and demand.members is None and len(seen) == len(case.seal)
     # A metric where lower is better is the negative of its mean score.
     sign = 1.0 if demand.metric.higher_is_better else -1.0
     return replace(
@@ -301,8 +348,18 @@ def _with_numbers(
         evidence=main.evidence,
         also=tuple(parts[1:]),
         bound=upper_bound(TESTS[main.method.name], seen, level, span=demand.span),
-        base_quality=sign * float(np.mean(scores)) if whole else None,
+        base_quality=sign * float(np.mean(seen.base)) if whole else None,
     )
+
+
+def _check_streams(contenders: Sequence[Contender], demands: Sequence[Demand]) -> None:
+    check_early(demands)
+    missing = [contender.name for contender in contenders if contender.stream is None]
+    if missing:
+        raise ArgumentError(
+            f"Early stopping evaluates part by part, and {', '.join(missing)} cannot. "
+            "Give each contender a `stream`: `seal.stream(session, metric)`."
+        )
 
 
 def _check_request(finalists: Sequence[Contender], demands: Sequence[Demand], confidence: float) -> None:

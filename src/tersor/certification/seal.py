@@ -11,12 +11,14 @@ from torch import Tensor
 from tersor.certification.ledger import Ledger
 from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Session
-from tersor.loading.inputs import flatten
+from tersor.loading.inputs import flatten, to_numpy
 from tersor.loading.metric import Metric
 from tersor.loading.task import Batch, Split
 from tersor.measurement.quality import evaluate, predict
 
 _HASH_BATCH = 256
+#: Seed of the order in which samples are walked when evaluation may stop early.
+_WALK_SEED = 0
 _SKETCH = 64
 
 
@@ -77,11 +79,11 @@ class Seal:
     def opened(self, reader: str, sha256: str) -> Iterator[None]:
         """Let the file with hash `sha256` read the samples within the block, and write so."""
         self.ledger.append("access", data_sha256=self.data_sha256, reader=reader, reader_sha256=sha256)
-        self._reader = reader
+        before, self._reader = self._reader, reader
         try:
             yield
         finally:
-            self._reader = ""
+            self._reader = before
 
     def batches(self, size: int, *, shuffle: int | None = None, limit: int | None = None) -> Iterator[Batch]:
         """Yield batches, as `Split.batches` does.
@@ -126,6 +128,32 @@ class Seal:
             return (predict(session, self, batch=batch)[0] if quality is None else quality).numpy()
 
         return lambda: {metric.name: rows(metric) for metric in metrics}
+
+    def stream(
+        self, session: Session, *metrics: Metric, batch: int = 64
+    ) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+        """Return what `certify_all(..., early_stop=True)` calls: scores batch by batch, in an order drawn from a seed.
+
+        A split that is itself a stream is shuffled within a window only; its samples must come in random order.
+
+        Args:
+            session: the opened file.
+            metrics: what the demands measure; each has a score for every sample.
+            batch: samples in a call; the claim holds for this batch.
+        """
+
+        def parts() -> Iterator[dict[str, np.ndarray]]:
+            for part in self.batches(batch, shuffle=_WALK_SEED):
+                outputs = torch.from_numpy(session(to_numpy(part.inputs))[0])
+                yield {metric.name: _scores(metric, outputs, part.target) for metric in metrics}
+
+        return parts
+
+
+def _scores(metric: Metric, outputs: Tensor, target: Tensor | None) -> np.ndarray:
+    if metric.scores is None or target is None:
+        raise DataError(f"{metric.name} has no score for each sample, so evaluation cannot stop early.")
+    return metric.scores(outputs, target).double().cpu().numpy()
 
 
 def _bytes_of(tensor: Tensor) -> np.ndarray:

@@ -87,15 +87,16 @@ class Betting:
         return np.cumsum(np.log1p(bets * gains))
 
     def __call__(self, outcomes: Outcomes, margin: float) -> Evidence:
-        """Return the evidence after all samples, walked in an order drawn from `seed`.
+        """Return the evidence after all samples, walked in an order drawn from `seed` unless they were walked.
 
         Raises:
             DataError: if the outcomes are not scores of single samples, or their bounds are not finite.
         """
         if not isinstance(outcomes, Pairs) or not math.isfinite(outcomes.high - outcomes.low):
             raise DataError("Betting needs one score per sample with finite bounds. Use 'bca' otherwise.")
-        order = np.random.default_rng(self.seed).permutation(len(outcomes))
-        wealth = self.log_wealth(outcomes.drops[order], margin, span=outcomes.high - outcomes.low)
+        shuffled = np.random.default_rng(self.seed).permutation(len(outcomes))
+        drops = outcomes.drops if outcomes.walked else outcomes.drops[shuffled]
+        wealth = self.log_wealth(drops, margin, span=outcomes.high - outcomes.low)
         return count_evidence(outcomes, math.exp(-max(float(wealth.max()), 0.0)))
 
 

@@ -19,6 +19,8 @@ class Pairs:
         candidate: scores of the candidate, in the same order.
         low: lowest possible score.
         high: highest possible score.
+        walked: whether the samples are in an order that was drawn beforehand and may end anywhere, because they were
+            evaluated only until the decision.
 
     Raises:
         DataError: if the lengths differ, there is no sample, or a score is not a number within the bounds.
@@ -32,6 +34,7 @@ class Pairs:
     candidate: Float[np.ndarray, " samples"]
     low: float = 0.0
     high: float = 1.0
+    walked: bool = False
 
     def __post_init__(self) -> None:
         for name in ("base", "candidate"):
@@ -64,7 +67,8 @@ class Pairs:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays that `from_arrays` needs."""
-        return {"base": self.base, "candidate": self.candidate, "bounds": np.array([self.low, self.high])}
+        rows = {"base": self.base, "candidate": self.candidate, "bounds": np.array([self.low, self.high])}
+        return {**rows, "walked": np.array(True)} if self.walked else rows
 
 
 def _check_scores(name: str, scores: np.ndarray, low: float, high: float) -> None:
@@ -124,7 +128,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Outcomes:
             estimate, samples = arrays["head"]
             return Resampled(float(estimate), arrays["replicates"], arrays["jackknife"], int(samples))
         low, high = arrays["bounds"]
-        return Pairs(arrays["base"], arrays["candidate"], float(low), float(high))
+        return Pairs(arrays["base"], arrays["candidate"], float(low), float(high), "walked" in arrays)
     except KeyError as error:
         raise DataError(f"These are not stored outcomes: {error} is missing.") from error
 

@@ -20,7 +20,7 @@ def fitting_test(outcomes: Outcomes, *, labelled: bool = True) -> PairedTest:
     """Return the strongest test that is valid for these outcomes.
 
     Right or wrong: exact. Bounded scores: betting. Metrics of a whole set and unbounded scores: the bootstrap, which
-    is asymptotic. Without labels: the exact test on disagreement.
+    is asymptotic. Without labels: the exact test on disagreement. Evaluated only until the decision: betting.
 
     Example:
         >>> fitting_test(Pairs([1, 0], [1, 1])).name
@@ -30,6 +30,8 @@ def fitting_test(outcomes: Outcomes, *, labelled: bool = True) -> PairedTest:
     """
     if not isinstance(outcomes, Pairs) or not math.isfinite(outcomes.high - outcomes.low):
         return TESTS["bca"]
+    if outcomes.walked:
+        return TESTS["betting"]
     if not labelled and outcomes.binary:
         return TESTS["agreement"]
     return TESTS["exact score"] if outcomes.binary else TESTS["betting"]
