@@ -1,6 +1,8 @@
 """Which candidates are tested on the sealed data, on made-up qualities and times."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tersor.exporting.artefact import Artefact
 from tersor.loading.metric import Metric
 from tersor.measurement.quality import Quality
 from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
-from tersor.search.finalists import better, choose_finalists, safety
+from tersor.search.finalists import better, choose_finalists, judge, safety
+from tersor.search.limits import Limits
 from tersor.search.outcome import Fate
 
 ACCURACY = Metric("accuracy", lambda o, t: float((o == t).float().mean()))
@@ -53,7 +57,7 @@ def run():
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency"),
+        request=SimpleNamespace(goal="latency", limits=Limits()),
         drop=lambda c: 0.95 - c.quality.value,
     )
 
@@ -123,7 +127,7 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency"),
+        request=SimpleNamespace(goal="latency", limits=Limits()),
         drop=lambda c: 0.95 - c.quality.value,
     )
     made = [candidate(str(i), correct, ratio, macs) for i, (correct, ratio, macs) in enumerate(rows)]
@@ -135,3 +139,20 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
         for earlier, later in combinations(finalists, 2)
     )
     assert all(better(run, later, earlier) for earlier, later in pairwise(finalists))
+
+
+def test_a_candidate_over_a_limit_is_out_with_numbers_and_one_within_it_need_not_be_faster_than_one_that_is_over(
+    run,
+):
+    run.rival = Artefact("onnxruntime", Path("base.onnx"), 4_000_000, "")
+    small = replace(candidate("small", 950, 0.9), artefact=replace(run.rival, size_bytes=900_000))
+    large = replace(candidate("large", 950, 1.5), artefact=replace(run.rival, size_bytes=1_100_000))
+    run.request.limits = Limits(size=1e6)
+    assert judge(run, small).fate is Fate.UNTESTED
+    over = judge(run, large)
+    assert over.fate is Fate.OVER_LIMIT
+    assert "size 1.1 MB, where 1 MB is allowed" in over.reason
+    run.request.limits = Limits(size=1e7)
+    assert judge(run, small).fate is Fate.NOT_BETTER
+    run.request.limits = Limits(latency=0.1)
+    assert "latency" in judge(run, small).reason

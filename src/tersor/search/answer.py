@@ -7,19 +7,22 @@ from tersor.certification.certificate import Speedup
 from tersor.errors import MeasurementError
 from tersor.measurement.measure import compare, measure_all
 from tersor.search.candidate import Candidate
-from tersor.search.finalists import gain
+from tersor.search.ending import PACES
+from tersor.search.finalists import gain, shortcoming
 from tersor.search.outcome import Fate
 from tersor.search.run import Run
 
-#: Seconds of measurement for each candidate at first, and for the answer.
-_GLANCE_S, _LOOK_S = 1.5, 8.0
-#: Fresh processes of each file that a ranking takes; the answer is measured in more.
-_GLANCES = 3
-
 
 def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates with their speed against the best free baseline, all taken in the same rounds."""
+    """Return the candidates with their speed against the best free baseline, all taken in the same rounds.
+
+    Where time is short, those that miss the limit on the search data are not measured.
+    """
     able = [candidate for candidate in candidates if candidate.artefact is not None]
+    pace = run.ending.pace(run.clock.remaining_s, len(able))
+    if pace != PACES[0]:
+        able = [candidate for candidate in able if run.drop(candidate) < run.margin]
+        pace = run.ending.pace(run.clock.remaining_s, len(able))
     if not able:
         return list(candidates)
     run.say("measure", f"{len(able)} files against the best free baseline, in turns")
@@ -28,9 +31,9 @@ def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
         [candidate.artefact for candidate in able if candidate.artefact is not None],
         run.task.inputs,
         threads=run.request.threads,
-        seconds=_GLANCE_S,
+        seconds=pace.glance_s,
         batch=run.request.call_size,
-        launches=_GLANCES,
+        launches=pace.glances,
     )
     known = dict(zip([candidate.name for candidate in able], results, strict=True))
     return [_with_speed(run, candidate, known.get(candidate.name)) for candidate in candidates]
@@ -50,19 +53,20 @@ def _with_speed(run: Run, candidate: Candidate, result: object) -> Candidate:
 
 
 def confirm(run: Run, chosen: Candidate) -> Candidate | None:
-    """Return the certified candidate, measured longer; None if its gain does not stand that."""
+    """Return the certified candidate, measured longer; None if its gain or its limits do not stand that."""
     assert chosen.artefact is not None
+    pace = run.ending.last_pace(run.clock.remaining_s)
     speed = compare(
         run.rival,
         chosen.artefact,
         run.task.inputs,
         threads=run.request.threads,
-        seconds=_LOOK_S,
+        seconds=pace.look_s,
         batch=run.request.call_size,
+        launches=pace.looks,
     )
     best = replace(chosen, speed=speed)
-    found = gain(run, best)
-    return _with_speedup(best) if found is not None and found.low > 1.0 else None
+    return None if shortcoming(run, best) else _with_speedup(best)
 
 
 def _with_speedup(best: Candidate) -> Candidate:

@@ -1,31 +1,48 @@
 """The start of a search: the original as a file, its quality, and the free baseline that candidates have to beat."""
 
+import time
+from dataclasses import replace
+from math import inf
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import RUNTIMES, export, with_options
+from tersor.exporting.feed import feed
 from tersor.loading.build import Built
+from tersor.loading.inputs import to_numpy
 from tersor.loading.task import Task
 from tersor.measurement.measure import measure_all
 from tersor.measurement.result import Comparison, Verdict
+from tersor.measurement.runner import Runner
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
+from tersor.search.ending import PACES, Ending
 from tersor.search.events import Event
+from tersor.search.guard import OutOfTime, watched
+from tersor.search.journal import Journal, write_whole
 from tersor.search.request import Request
-from tersor.search.run import Baseline, Run, counted, with_file
+from tersor.search.run import EVALUATION_BATCH, Baseline, Run, counted, with_file
 
-#: Seconds that each free baseline is measured for.
-_GLANCE_S = 1.5
-#: Fresh processes of each baseline.
-_GLANCES = 3
+#: Name of the original among the candidates.
+ORIGINAL = "original"
+#: Share of a budget that the race of the free baselines may take.
+_RACE_SHARE = 0.25
+#: With at least so many seconds left, the race is run as carefully as without a budget.
+_UNHURRIED_S = 240.0
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
-_NOT_RACED = ("torch-compile",)
+_NOT_RACED = ("torch-compile", "aotinductor")
+_HERE = Path()
+_BASELINES, _STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...])
 
 
-def start(built: Built, request: Request, clock: Clock, folder: Path) -> Run:
+def start(built: Built, request: Request, clock: Clock, journal: Journal) -> Run:
     """Export and evaluate the original, race its free baselines, and fix the limit.
+
+    A search that goes on finds all that in its journal.
 
     Raises:
         ExportError: if the original cannot be exported for the target.
@@ -34,20 +51,69 @@ def start(built: Built, request: Request, clock: Clock, folder: Path) -> Run:
     for line in built.notes.words():
         request.listen(Event("data", line))
     task = built.task
-    blank = Candidate(name="original", plan=Plan(), model=task.model, why="what everything is compared with")
-    base = counted(blank, task.model, task.inputs)
-    base = with_file(base, task, folder, target=request.target, threads=request.threads)
+    base = journal.recall(ORIGINAL, task) or _original(task, request, journal)
     assert base.quality is not None
     assert base.artefact is not None
     value, up = base.quality.value, task.metric.higher_is_better
     floor = request.drop.floor(value, up)
     request.listen(Event("baseline", request.drop.words(task.metric.name, value, up)))
-    baselines = _race(task, base.artefact, request, folder)
+    ending = _ending(base.artefact, task)
+    clock.reserve_s = None if clock.budget_s is None else ending.reserve_s(clock.budget_s, 2)
+    baselines = _race(task, base.artefact, request, journal, clock)
     rival = _fastest(base.artefact, baselines)
-    return Run(task, request, clock, folder, base, rival, baselines, request.drop.margin(value), floor)
+    return Run(
+        task, request, clock, journal, base, rival, baselines, request.drop.margin(value), floor, ending
+    )
 
 
-def _race(task: Task, base: Artefact, request: Request, folder: Path) -> tuple[Baseline, ...]:
+def _original(task: Task, request: Request, journal: Journal) -> Candidate:
+    blank = Candidate(name=ORIGINAL, plan=Plan(), model=task.model, why="what everything is compared with")
+    base = counted(blank, task.model, task.inputs)
+    base = with_file(base, task, journal.begin(ORIGINAL), request)
+    return journal.keep(base, task, 0.0)
+
+
+def _ending(artefact: Artefact, task: Task) -> Ending:
+    """Return what the end of the search will take, from one process of the original that runs one batch."""
+    batch = next(task.search.batches(EVALUATION_BATCH))
+    begun_s = time.monotonic()
+    with Runner(artefact, feed(artefact, task.inputs)[0]) as runner:
+        launched_s = time.monotonic()
+        runner(to_numpy(batch.inputs))
+        ran_s = time.monotonic() - launched_s
+    return Ending(launched_s - begun_s, ran_s * len(task.certification) / len(batch.ids))
+
+
+def _race(
+    task: Task, base: Artefact, request: Request, journal: Journal, clock: Clock
+) -> tuple[Baseline, ...]:
+    """Return every free baseline, measured now or in the journal; the base alone if there is no time for others."""
+    stored = journal.folder / _BASELINES
+    if stored.exists():
+        return tuple(_in(journal.folder, entry) for entry in _STORED.validate_json(stored.read_bytes()))
+    alone = Baseline(f"{base.runtime} (base)", base)
+    try:
+        with watched(inf if clock.budget_s is None else _RACE_SHARE * clock.budget_s):
+            raced = (alone, *_raced(task, base, request, journal, clock))
+    except OutOfTime:
+        request.listen(
+            Event("baseline", "no time in this budget to race other runtimes; the base is the rival")
+        )
+        raced = (alone,)
+    relative = tuple(_in(Path(), entry, journal.folder) for entry in raced)
+    write_whole(stored, _STORED.dump_json(relative, indent=1).decode())
+    return raced
+
+
+def _in(folder: Path, entry: Baseline, before: Path = _HERE) -> Baseline:
+    """Return `entry` whose file lies in `folder` as it lay in `before`."""
+    path = folder / entry.artefact.path.relative_to(before)
+    return replace(entry, artefact=replace(entry.artefact, path=path))
+
+
+def _raced(
+    task: Task, base: Artefact, request: Request, journal: Journal, clock: Clock
+) -> tuple[Baseline, ...]:
     """Measure the original in every runtime at hand, and without graph optimization, against `base`."""
     entries = [
         Baseline(f"{base.runtime}, no graph optimization", with_options(base, graph_optimization="disable"))
@@ -56,23 +122,25 @@ def _race(task: Task, base: Artefact, request: Request, folder: Path) -> tuple[B
         if name == base.runtime or name in _NOT_RACED or RUNTIMES[name].missing():
             continue
         try:
-            entries.append(Baseline(name, export(task.model, task.inputs, folder / f"original.{name}", name)))
+            path = journal.folder / f"original.{name}"
+            entries.append(Baseline(name, export(task.model, task.inputs, path, name)))
         except TersorError as error:
             request.listen(Event("baseline", f"{name}: {error}"))
+    pace = PACES[0] if clock.remaining_s > _UNHURRIED_S else PACES[2]
     results = measure_all(
         base,
         [entry.artefact for entry in entries],
         task.inputs,
         threads=request.threads,
-        seconds=_GLANCE_S,
+        seconds=pace.glance_s,
         batch=request.call_size,
-        launches=_GLANCES,
+        launches=pace.glances,
     )
     raced = [_with_result(entry, result) for entry, result in zip(entries, results, strict=True)]
     for entry in raced:
         words = entry.reason if entry.speed is None else f"{entry.speed.ratio:.2f}x"
         request.listen(Event("baseline", f"{entry.name}: {words} of {base.runtime}"))
-    return (Baseline(f"{base.runtime} (base)", base), *raced)
+    return tuple(raced)
 
 
 def _with_result(entry: Baseline, result: object) -> Baseline:
@@ -85,3 +153,19 @@ def _fastest(base: Artefact, baselines: tuple[Baseline, ...]) -> Artefact:
     """Return the fastest baseline: the base itself unless another is measured faster."""
     faster = [b for b in baselines if b.speed is not None and b.speed.verdict is Verdict.FASTER]
     return max(faster, key=lambda b: b.speed.ratio if b.speed else 0.0).artefact if faster else base
+
+
+def relocated(run: Run, folder: Path) -> Run:
+    """Return `run` whose journal lies in `folder` now, with all that it holds."""
+    before = run.journal.folder
+    baselines = tuple(_in(folder, entry, before) for entry in run.baselines)
+    rival = next(
+        new.artefact for new, old in zip(baselines, run.baselines, strict=True) if old.artefact == run.rival
+    )
+    return replace(
+        run,
+        journal=replace(run.journal, folder=folder),
+        base=replace(run.base, artefact=baselines[0].artefact),
+        rival=rival,
+        baselines=baselines,
+    )

@@ -49,3 +49,10 @@ class Candidate:
     fate: Fate = Fate.UNTESTED
     reason: str = ""
     certificate: Certificate | None = None
+
+    @property
+    def words(self) -> str:
+        """Why it was tried and what became of it, in one line."""
+        return (
+            f"{self.name}: tried because {self.why or 'it was asked for'}; {self.fate.value}: {self.reason}"
+        )

@@ -75,15 +75,28 @@ def judge(run: Run, candidate: Candidate) -> Candidate:
             fate=Fate.MISSED,
             reason=f"drop {drop:.4f} on the search data, where {run.margin:.4f} is allowed",
         )
-    found = gain(run, candidate)
+    short = shortcoming(run, candidate)
+    return candidate if short is None else replace(candidate, fate=short[0], reason=short[1])
+
+
+def shortcoming(run: Run, candidate: Candidate) -> tuple[Fate, str] | None:
+    """Return why the measurement of `candidate` rules it out, as a fate with its reason; None if it does not.
+
+    It has to meet every limit that was asked for. Where the original meets them too, it also has to be better.
+    """
+    found, limits, speed = gain(run, candidate), run.request.limits, candidate.speed
     if found is None:
-        return replace(candidate, fate=Fate.FAILED, reason="could not be measured")
-    if found.low <= 1.0:
-        words = f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}) at {run.request.goal}"
-        return replace(
-            candidate, fate=Fate.NOT_BETTER, reason=f"{words}: not shown to be better than the base"
-        )
-    return candidate
+        return Fate.FAILED, "could not be measured"
+    if limits and speed is not None and candidate.artefact is not None:
+        over = limits.exceeded(candidate.artefact, speed.candidate)
+        if over:
+            return Fate.OVER_LIMIT, over
+        if limits.exceeded(run.rival, speed.base):
+            return None
+    if found.low > 1.0:
+        return None
+    words = f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}) at {run.request.goal}"
+    return Fate.NOT_BETTER, f"{words}: not shown to be better than the base"
 
 
 def work(candidate: Candidate) -> float:

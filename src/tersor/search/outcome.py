@@ -15,6 +15,10 @@ class Outcome(Enum):
         "The limit held, but nothing was measured better than the original in its best runtime. Use the original as "
         "exported here; a larger drop will not help, a different target or batch size may."
     )
+    NOTHING_FITS = (
+        "No model that holds the accuracy meets every limit of size, latency and memory. Raise the limit that the "
+        "report names, allow a larger drop, or give more time; the original is exported here."
+    )
     INTERRUPTED = "Stopped before the end; this is the best certified result so far."
 
     @property
@@ -31,5 +35,6 @@ class Fate(Enum):
     UNTESTED = "not tested: a safer finalist was refused first, or it is not on the front"
     MISSED = "misses the limit on the search data"
     NOT_BETTER = "holds the limit on the search data, but is not better than the baseline"
+    OVER_LIMIT = "holds the accuracy, but exceeds a limit that was asked for"
     DOMINATED = "another candidate is at least as good in both respects"
     FAILED = "could not be built, exported or run"

@@ -1,23 +1,46 @@
 """What a search was asked for, checked once and frozen."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from math import inf
 from pathlib import Path
 from typing import Any, TypedDict
 
 from tersor._check import fraction, one_of, positive
-from tersor.errors import ArgumentError
+from tersor.errors import ArgumentError, MissingExtraError
+from tersor.exporting.export import RUNTIMES
 from tersor.loading.limit import Drop, parse_budget, parse_drop
 from tersor.search.events import Listener, silent
+from tersor.search.limits import Limits, parse_bytes, parse_limits
 
 GOALS = ("latency", "throughput", "size", "memory")
-TARGETS = ("onnxruntime",)
-METHODS = ("prune", "quantize", "distill")
+#: Runtimes that a model can be made for: their files stand on their own.
+TARGETS = ("onnxruntime", "openvino")
+METHODS = ("prune", "factorize", "drop", "quantize", "weight_only", "distill")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from: a reference, a file of weights, arguments of its factory.
+
+    Attributes:
+        model: reference such as `package.module:factory`.
+        weights: file of weights; empty for none.
+        arguments: of the factory.
+    """
+
+    model: str
+    weights: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 class Options(TypedDict, total=False):
-    """The less common words of `tersor.optimize`; see there."""
+    """The less common words of `tersor.optimize`; see there.
+
+    `origin`, `lead_s` and `command` come from the command line: how to load the model again, the seconds already spent
+    of the budget, and what was typed.
+    """
 
     confidence: float
     methods: Sequence[str]
@@ -27,6 +50,14 @@ class Options(TypedDict, total=False):
     seed: int
     loss: str | Callable[..., Any] | None
     ledger: Path | str | None
+    limits: Mapping[str, str]
+    max_candidates: int
+    max_memory: str | float
+    leave_out_copies: bool
+    output: Path | str | None
+    origin: Origin
+    lead_s: float
+    command: str
     on_event: Listener
 
 
@@ -36,7 +67,7 @@ class Request:
 
     Attributes:
         drop: largest loss of quality.
-        target: runtime that the file is for.
+        targets: runtimes that the answer has to hold in.
         goal: what is made better.
         budget_s: time in seconds; None for the default effort.
         confidence: confidence of the certificate, in (0.5, 1).
@@ -45,11 +76,14 @@ class Request:
         threads: threads of the target runtime.
         batch: samples per call in measurements; 0 for the goal's usual one (1 for latency, 32 for throughput).
         seed: of every random choice.
+        limits: what the answer may take at most.
+        max_candidates: candidates that are tried at most.
+        max_memory: resident memory that making a candidate may take, bytes.
         listen: told about everything that happens.
     """
 
     drop: Drop
-    target: str = "onnxruntime"
+    targets: tuple[str, ...] = ("onnxruntime",)
     goal: str = "latency"
     budget_s: float | None = None
     confidence: float = 0.95
@@ -58,7 +92,15 @@ class Request:
     threads: int = 1
     batch: int = 0
     seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+    max_candidates: float = inf
+    max_memory: float = inf
     listen: Listener = silent
+
+    @property
+    def target(self) -> str:
+        """The runtime that the file is for; the first of several."""
+        return self.targets[0]
 
     @property
     def call_size(self) -> int:
@@ -69,7 +111,7 @@ class Request:
         """Return the request as plain values, for the artefact folder."""
         return {
             "max_drop": str(self.drop),
-            "target": self.target,
+            "target": ",".join(self.targets),
             "goal": self.goal,
             "budget_s": self.budget_s,
             "confidence": self.confidence,
@@ -78,6 +120,7 @@ class Request:
             "threads": self.threads,
             "batch": self.call_size,
             "seed": self.seed,
+            "limits": self.limits.stated(),
         }
 
     def leaves_alone(self, name: str) -> bool:
@@ -86,12 +129,17 @@ class Request:
 
 
 def make_request(
-    max_drop: str | float, target: str, goal: str, budget: str | float | None, options: Options
+    max_drop: str | float,
+    target: str | Sequence[str],
+    goal: str,
+    budget: str | float | None,
+    options: Options,
 ) -> Request:
     """Check what the user asked for.
 
     Raises:
         ArgumentError: at the first value that is not accepted, saying what is.
+        MissingExtraError: if a target's runtime is not installed here.
 
     Example:
         >>> make_request("1%", "onnxruntime", "latency", "30m", {"seed": 3}).budget_s
@@ -101,16 +149,16 @@ def make_request(
     if unknown:
         one_of("option", sorted(unknown)[0], Options.__annotations__)
     methods = tuple(one_of("methods", method, METHODS) for method in options.get("methods", METHODS))
-    if not {"prune", "quantize"} & set(methods):
+    if not set(methods) - {"distill"}:
         raise ArgumentError(
-            "`methods` must hold 'prune' or 'quantize': distillation alone makes nothing smaller."
+            "`methods` must hold 'prune', 'quantize' or another that makes a model smaller: distillation does not."
         )
     confidence = fraction("confidence", options.get("confidence", 0.95))
     if confidence <= 0.5:
         raise ArgumentError(f"`confidence` is usually 0.95 and must be above 0.5, got {confidence!r}.")
     return Request(
         drop=parse_drop(max_drop),
-        target=one_of("target", target, TARGETS),
+        targets=_targets(target),
         goal=one_of("goal", goal, GOALS),
         budget_s=None if budget is None else parse_budget(budget),
         confidence=confidence,
@@ -119,5 +167,32 @@ def make_request(
         threads=int(positive("threads", options.get("threads", 1))),
         batch=int(options.get("batch", 0)),
         seed=int(options.get("seed", 0)),
+        limits=parse_limits(options.get("limits", {})),
+        max_candidates=_most_candidates(options),
+        max_memory=_most_memory(options),
         listen=options.get("on_event", silent),
     )
+
+
+def _most_candidates(options: Options) -> float:
+    most = options.get("max_candidates")
+    return inf if most is None else positive("max_candidates", most)
+
+
+def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
+    named = target.split(",") if isinstance(target, str) else target
+    targets = tuple(dict.fromkeys(one_of("target", name.strip(), TARGETS) for name in named))
+    if not targets:
+        raise ArgumentError(f"`target` names at least one of {', '.join(TARGETS)}.")
+    for name in targets:
+        if RUNTIMES[name].missing():
+            raise MissingExtraError(
+                f"The target {name!r} needs {RUNTIMES[name].missing()}, which is not installed here. A file is only "
+                "called faster where it was measured, so install it, or leave this target out."
+            )
+    return targets
+
+
+def _most_memory(options: Options) -> float:
+    most = options.get("max_memory")
+    return inf if most is None else parse_bytes("max_memory", most)

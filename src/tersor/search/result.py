@@ -18,6 +18,8 @@ from tersor.reporting.record import Record
 from tersor.reporting.report import render_html
 from tersor.search.candidate import Candidate
 from tersor.search.describe import Story, describe, sentence
+from tersor.search.interim import SEARCH
+from tersor.search.log import LOG
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Run
 
@@ -33,6 +35,8 @@ class Result:
         certification: the attempt on the sealed data; None if no finalist was good enough for one.
         outcome: how the search ended; its value is the advice.
         notes: how the data was bound and split, the metric and the loss, in words.
+        work: temporary files that live as long as the result.
+        log: what was tried and why, in words.
     """
 
     run: Run = field(repr=False)
@@ -42,6 +46,7 @@ class Result:
     outcome: Outcome
     notes: tuple[str, ...] = field(default=(), repr=False)
     work: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    log: Path | None = field(default=None, repr=False)
 
     @property
     def answer(self) -> Candidate:
@@ -128,6 +133,7 @@ class Result:
                 certificate=certificate,
                 config=self.run.request.as_config(),
                 options=self.artefact.options,
+                kept=(SEARCH,) if self.run.journal.folder == Path(folder).absolute() / SEARCH else (),
             )
 
     def _stage(self, staging: Path) -> tuple[dict[str, Path], str | None]:
@@ -141,6 +147,8 @@ class Result:
         if self.best is not None and self.certification is not None:
             certificate = save_certification(self._shipped_claim(), staging, ["model.onnx"]).to_json()
             files[OUTCOMES] = staging / OUTCOMES
+        if self.log is not None:
+            files[LOG] = self.log
         if self.certification is not None:
             files[LEDGER] = self.certification.seal.ledger.path
         (staging / "plan.json").write_text(self.answer.plan.to_json() + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """What stays fixed while a search tries candidates, and the one place where a candidate gets its file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,19 +11,25 @@ from torch import nn
 from tersor.analysis.facts import facts
 from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import export, open_artefact
+from tersor.exporting.export import export
 from tersor.loading.inputs import Inputs
 from tersor.loading.task import Task
 from tersor.measurement.quality import evaluate
 from tersor.measurement.result import Comparison
+from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
+from tersor.search.ending import Ending
 from tersor.search.events import Event
+from tersor.search.guard import OutOfMemory, OutOfTime, watched
+from tersor.search.journal import Journal
 from tersor.search.outcome import Fate
 from tersor.search.request import Request
 
 #: Samples per call when a file is evaluated; large enough to be quick, small enough for any memory.
 EVALUATION_BATCH = 256
+#: Seconds that one call of a file on a batch may take before its runtime counts as hung.
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +57,25 @@ class Run:
         task: model, data, metric.
         request: what was asked for.
         clock: time.
-        folder: where files of candidates are written.
+        journal: where candidates are written as soon as they are made.
         base: the original model as a file of the target runtime.
         rival: the fastest free baseline, which a candidate has to beat: the original in its best runtime and settings.
         baselines: every free baseline with its speed against `base`.
         margin: largest loss of quality, in the unit of the metric.
         floor: worst quality that is allowed.
+        ending: what the end of the search will take.
     """
 
     task: Task
     request: Request
     clock: Clock
-    folder: Path
+    journal: Journal
     base: Candidate
     rival: Artefact
     baselines: tuple[Baseline, ...]
     margin: float
     floor: float
+    ending: Ending = field(default_factory=Ending)
 
     def say(self, phase: str, text: str) -> None:
         """Tell the listener."""
@@ -86,17 +94,29 @@ def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[
     return [part.inputs for part in islice(task.calibration.batches(batch), max(1, samples // batch))]
 
 
-def with_file(candidate: Candidate, task: Task, folder: Path, *, target: str, threads: int) -> Candidate:
-    """Return `candidate` exported for `target`, with the quality of that file on the search split.
+def with_file(
+    candidate: Candidate, task: Task, folder: Path, request: Request, *, patience_s: float = PATIENCE_S
+) -> Candidate:
+    """Return `candidate` exported, with the quality of that file on the search split.
+
+    The file is opened and run in a process of its own, so that a crash or a hang of the runtime is an error here.
+
+    Args:
+        candidate: with its model.
+        task: the data and the metric.
+        folder: where the file goes.
+        request: target and threads.
+        patience_s: seconds that one call of the file may take.
 
     Raises:
         ExportError: if it cannot be exported, or the file disagrees with the model.
+        MeasurementError: if the file cannot be run.
     """
     assert candidate.model is not None
-    path = folder / f"{candidate.name.replace(' ', '_').replace('%', '')}.onnx"
-    artefact = export(candidate.model, task.inputs, path, target)
-    session = open_artefact(artefact, threads=threads)
-    quality = evaluate(session, task.search, task.metric, batch=EVALUATION_BATCH)
+    with opening_apart(threads=request.threads, patience_s=patience_s) as opened:
+        path = folder / "model.onnx"
+        artefact = export(candidate.model, task.inputs, path, request.target, opened=opened)
+        quality = evaluate(opened(artefact), task.search, task.metric, batch=EVALUATION_BATCH)
     return replace(candidate, artefact=artefact, quality=quality)
 
 
@@ -107,18 +127,36 @@ def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate
 
 
 def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate]) -> Candidate:
-    """Return what `build` makes of `blank`, exported and evaluated; a failure is a failed candidate, not a lost run."""
+    """Return what `build` makes of `blank`, exported, evaluated and written down.
+
+    A search that goes on takes from its journal what it had made before. Whatever fails, crashes, or takes more time or
+    memory than there is becomes a failed candidate with its reason, never a lost run.
+    """
+    known = run.journal.recall(blank.name, run.task)
+    if known is not None:
+        run.say("candidate", f"{known.name}: made before")
+        return known
+    if run.journal.killed_by(blank.name):
+        return _failed(run, blank, "the process ended twice while this was made")
     torch.manual_seed(run.request.seed)
+    folder = run.journal.begin(blank.name)
     try:
-        built = build(blank)
-        done = with_file(built, run.task, run.folder, target=run.request.target, threads=run.request.threads)
-    except (TersorError, RuntimeError, ValueError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        run.say("candidate", f"{blank.name}: failed ({reason})")
-        return replace(blank, fate=Fate.FAILED, reason=reason)
+        with watched(max(0.0, run.clock.left_s), run.request.max_memory):
+            done = with_file(build(blank), run.task, folder, run.request)
+    except OutOfTime as reason:
+        run.say("candidate", f"{blank.name}: given up ({reason})")
+        run.journal.forget(blank.name)
+        return replace(blank, fate=Fate.FAILED, reason=str(reason))
+    except (Exception, OutOfMemory) as error:
+        kind = "" if isinstance(error, TersorError | OutOfMemory) else f"{type(error).__name__}: "
+        return _failed(run, blank, kind + (str(error).strip().partition("\n")[0] or "no reason given"))
     assert done.quality is not None
-    metric = run.task.metric.name
-    run.say(
-        "candidate", f"{done.name}: {metric} {done.quality.value:.4f} on search data (limit {run.floor:.4f})"
-    )
-    return done
+    value, metric = done.quality.value, run.task.metric.name
+    run.say("candidate", f"{done.name}: {metric} {value:.4f} on search data (limit {run.floor:.4f})")
+    return run.journal.keep(done, run.task, run.clock.elapsed_s)
+
+
+def _failed(run: Run, blank: Candidate, reason: str) -> Candidate:
+    run.say("candidate", f"{blank.name}: failed ({reason})")
+    failed = replace(blank, fate=Fate.FAILED, reason=reason)
+    return run.journal.keep(failed, run.task, run.clock.elapsed_s)

@@ -9,7 +9,7 @@ from tersor.certification.planner import outlook, samples_needed
 from tersor.certification.seal import Seal
 from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import open_artefact
+from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.outcome import Fate
 from tersor.search.run import EVALUATION_BATCH, Run
@@ -98,8 +98,8 @@ def try_finalists(run: Run, finalists: Sequence[Candidate], seal: Seal) -> Seale
 
 def _contender(run: Run, name: str, artefact: Artefact, seal: Seal) -> Contender:
     def read():
-        session = open_artefact(artefact, threads=run.request.threads)
-        return seal.reader(session, run.task.metric, batch=EVALUATION_BATCH)()
+        with opening_apart(threads=run.request.threads) as opened:
+            return seal.reader(opened(artefact), run.task.metric, batch=EVALUATION_BATCH)()
 
     return Contender(name, artefact.sha256, read)
 

@@ -1,0 +1,243 @@
+"""A search from its first step to its last, new or gone on with: one way, whose journal knows what is done."""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tersor.certification.ledger import Ledger
+from tersor.certification.seal import Seal
+from tersor.certification.store import LEDGER
+from tersor.errors import ArgumentError, FolderError
+from tersor.loading.build import Built, build_task
+from tersor.loading.split import Shares
+from tersor.reporting.folder import refuse_foreign
+from tersor.search.answer import confirm, in_order, measured
+from tersor.search.asked import ASKED, Asked
+from tersor.search.baseline import ORIGINAL, relocated, start
+from tersor.search.candidate import Candidate
+from tersor.search.clock import Clock
+from tersor.search.descend import descend
+from tersor.search.events import Event
+from tersor.search.finalists import choose_finalists
+from tersor.search.interim import SEARCH, Interim
+from tersor.search.journal import FROZEN, Journal
+from tersor.search.log import LOG, Log
+from tersor.search.outcome import Fate, Outcome
+from tersor.search.request import Options, Request
+from tersor.search.result import Result
+from tersor.search.run import Run, calibration_inputs
+from tersor.search.sealed import NOT_TRIED, check_samples, try_finalists
+from tersor.search.stops import Stops
+
+
+class Enough(Exception):
+    """As many candidates were made as were asked for."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `tersor.optimize` or `tersor.resume` was called with.
+
+    Attributes:
+        model: the module.
+        data: data or a reference.
+        metric: as it was given.
+        request: what was asked for, checked.
+        options: the less common words.
+        asked: all of it as plain data.
+        resumed: whether the output folder holds a search to go on with.
+    """
+
+    model: nn.Module
+    data: object
+    metric: Any
+    request: Request
+    options: Options
+    asked: Asked
+    resumed: bool = False
+
+    @property
+    def output(self) -> Path | None:
+        """The output folder, as an absolute path."""
+        given = self.options.get("output")
+        return None if given is None else Path(given).expanduser().absolute()
+
+
+@dataclass
+class Stage:
+    """What the steps of one search share besides the Run.
+
+    Attributes:
+        seal: the certification samples behind their lock.
+        notes: how the data was bound.
+        interim: the output folder as it is now.
+        stops: interruptions.
+        log: what was said.
+        work: temporary files.
+        made: the candidates, in the order in which they were made.
+    """
+
+    seal: Seal
+    notes: tuple[str, ...]
+    interim: Interim
+    stops: Stops
+    log: Log
+    work: tempfile.TemporaryDirectory[str]
+    made: list[Candidate] = field(default_factory=list)
+
+
+def carry_out(order: Order) -> Result:
+    """Carry out `order`; see `tersor.optimize` for what is raised."""
+    output = order.output
+    if output is not None and not order.resumed:
+        refuse_foreign(output)
+        _refuse_unfinished(output)
+    work = tempfile.TemporaryDirectory(prefix="tersor-")
+    folder = output / SEARCH if output is not None and order.resumed else Path(work.name) / SEARCH
+    folder.mkdir(exist_ok=True)
+    journal = Journal(folder, keeps_models=output is not None)
+    spent_s = order.options.get("lead_s", 0.0) + journal.elapsed_s()
+    clock = Clock(order.request.budget_s, time.monotonic() - spent_s)
+    log = Log(order.request.listen, clock, path=folder / LOG)
+    request = replace(order.request, listen=log)
+    with Stops(lambda text: log(Event("result", text))) as stops:
+        built = _built(order)
+        seal = Seal(built.task.certification, _ledger(order, journal), labelled=built.task.kind != "fidelity")
+        run = start(built, request, clock, journal)
+        if not (folder / FROZEN).exists():
+            check_samples(run, seal)
+        stage = Stage(seal, built.notes.words(), Interim(output), stops, log, work)
+        if output is not None and not order.resumed:
+            run = _settled(run, stage, order, output)
+        return _search(run, stage)
+
+
+def _built(order: Order) -> Built:
+    torch.manual_seed(order.request.seed)
+    shares = Shares(leave_out_copies=order.options.get("leave_out_copies", False))
+    built = build_task(
+        order.model,
+        order.data,
+        metric=order.metric,
+        loss=order.options.get("loss"),
+        shares=shares,
+        seed=order.request.seed,
+    )
+    metric = built.task.metric
+    if metric.of_model is not None:
+        raise ArgumentError(
+            f"{metric.name} is a function of the model and cannot be certified on sealed samples. Give a metric as a "
+            "function of (predictions, targets)."
+        )
+    return built
+
+
+def _refuse_unfinished(output: Path) -> None:
+    if (output / SEARCH / ASKED).exists() and not (output / "report.json").exists():
+        raise FolderError(
+            f"{output} holds a search that has not ended. `tersor resume {output.name}` goes on with it; to begin "
+            "anew, remove the folder or choose another one."
+        )
+
+
+def _ledger(order: Order, journal: Journal) -> Ledger:
+    """Return the ledger that was given, or the one of this search, which goes on from that of an earlier one."""
+    given, own = order.options.get("ledger"), journal.folder / LEDGER
+    if given is not None:
+        return Ledger(given)
+    earlier = None if order.output is None else order.output / LEDGER
+    if earlier is not None and earlier.exists() and not own.exists():
+        shutil.copyfile(earlier, own)
+    return Ledger(own)
+
+
+def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
+    """Move the search into its output folder, which from now on holds something usable at any time."""
+    temporary = run.journal.folder
+    shutil.rmtree(output / SEARCH, ignore_errors=True)
+    stage.interim.show(run, ())
+    shutil.copytree(temporary, output / SEARCH, dirs_exist_ok=True)
+    run = relocated(run, output / SEARCH)
+    stage.log.path = output / SEARCH / LOG
+    if order.options.get("ledger") is None:
+        stage.seal.ledger = Ledger(output / SEARCH / LEDGER)
+    order.asked.write(output / SEARCH)
+    return run
+
+
+def _search(run: Run, stage: Stage) -> Result:
+    finalists, others = _frozen(run, stage)
+    sealed = try_finalists(run, finalists, stage.seal) if finalists else NOT_TRIED
+    best = confirm(run, sealed.passed[-1]) if sealed.passed else None
+    best = best and run.journal.completed(best, run.task.inputs, calibration_inputs(run.task))
+    tried = in_order(stage.made, (*others, *sealed.tested), best)
+    outcome = Outcome.INTERRUPTED if stage.stops.asked else _outcome(best, tried)
+    for candidate in tried:
+        stage.log.note(candidate.words)
+    result = Result(run, tried, best, sealed.certification, outcome, stage.notes, stage.work, stage.log.path)
+    run.say("result", result.sentence)
+    return result
+
+
+def _frozen(run: Run, stage: Stage) -> tuple[list[Candidate], list[Candidate]]:
+    """Return finalists and others: as an earlier process froze them, or chosen now from what is made now."""
+    known = _recalled(run, run.journal.names())
+    frozen = run.journal.frozen(known)
+    if frozen is not None:
+        stage.made = known
+        run.say("certify", "the finalists are frozen; going on with their test")
+        return frozen
+    _make(run, stage)
+    names = {candidate.name for candidate in stage.made}
+    stage.made += [candidate for candidate in known if candidate.name not in names]
+    finalists, others = choose_finalists(run, measured(run, stage.made))
+    run.journal.freeze(finalists, others)
+    return finalists, others
+
+
+def _recalled(run: Run, names: tuple[str, ...]) -> list[Candidate]:
+    found = [run.journal.recall(name, run.task) for name in names if name != ORIGINAL]
+    return [candidate for candidate in found if candidate is not None]
+
+
+def _make(run: Run, stage: Stage) -> None:
+    """Make candidates until the search has no more, the time is up, or someone stops it; a fault ends it likewise."""
+
+    def report(candidate: Candidate) -> None:
+        stage.made.append(candidate)
+        stage.interim.show(run, stage.made)
+        if run.clock.budget_s is not None:
+            run.clock.reserve_s = run.ending.reserve_s(run.clock.budget_s, len(stage.made) + 2)
+        if len(stage.made) >= run.request.max_candidates:
+            raise Enough
+
+    try:
+        if not stage.stops.asked:
+            with stage.stops.making():
+                descend(run, report)
+    except KeyboardInterrupt:
+        run.say("result", "interrupted; finishing with what there is (press again to stop at once)")
+    except Enough:
+        run.say("candidate", f"{len(stage.made)} candidates were made, as many as asked for")
+    except Exception as error:
+        if not stage.made:
+            raise
+        run.say(
+            "candidate",
+            f"the search broke off ({type(error).__name__}: {error}); going on with what there is",
+        )
+
+
+def _outcome(best: Candidate | None, tried: tuple[Candidate, ...]) -> Outcome:
+    fates = {candidate.fate for candidate in tried}
+    if best is not None:
+        return Outcome.IMPROVED
+    if Fate.NOT_BETTER in fates or Fate.CERTIFIED in fates:
+        return Outcome.NOTHING_BETTER
+    return Outcome.NOTHING_FITS if Fate.OVER_LIMIT in fates else Outcome.NOTHING_HELD

@@ -1,0 +1,74 @@
+"""What the end of a search costs, and the most careful way of ending it that fits the time."""
+
+from dataclasses import dataclass
+
+#: Seconds that a fresh process takes beyond opening its file: the first calls, which are not counted.
+_WARMUP_S = 0.3
+#: Share of the budget that the end may take where there is a choice, and what is added for a busy machine.
+_SHARE, _SLACK = 0.3, 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How carefully files are measured.
+
+    Attributes:
+        glance_s: seconds for each candidate, to rank them.
+        glances: fresh processes of each.
+        look_s: seconds for the answer.
+        looks: fresh processes of it.
+    """
+
+    glance_s: float
+    glances: int
+    look_s: float
+    looks: int
+
+
+#: From careful to quick.
+PACES = (Pace(1.5, 3, 8.0, 6), Pace(0.8, 2, 4.0, 6), Pace(0.4, 1, 2.0, 3), Pace(0.2, 1, 1.0, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the parts of the end take on this machine.
+
+    Attributes:
+        launch_s: a fresh process that opens a file and runs it once, seconds.
+        sealed_s: one file over the sealed samples.
+        report_s: writing the folder.
+    """
+
+    launch_s: float = 0.0
+    sealed_s: float = 0.0
+    report_s: float = 3.0
+
+    def measuring_s(self, pace: Pace, files: int) -> float:
+        """Return the seconds in which `files` are ranked.
+
+        Example:
+            >>> round(Ending(launch_s=0.7).measuring_s(PACES[2], 4), 3)
+            6.6
+        """
+        return pace.glances * (files + 1) * (self.launch_s + _WARMUP_S) + files * pace.glance_s
+
+    def closing_s(self, pace: Pace) -> float:
+        """Return the seconds in which the answer is measured and the folder written."""
+        return pace.looks * 2 * (self.launch_s + _WARMUP_S) + pace.look_s + self.report_s
+
+    def total_s(self, pace: Pace, files: int) -> float:
+        """Return the seconds from the last candidate to the end, with some slack."""
+        sealed = (min(files, 8) + 1) * (self.launch_s + self.sealed_s)
+        return _SLACK * (self.measuring_s(pace, files) + sealed + self.closing_s(pace))
+
+    def reserve_s(self, budget_s: float, files: int) -> float:
+        """Return what to keep of a budget: for a careful end if that is a small part of it, else for a quick one."""
+        return self.total_s(self.pace(_SHARE * budget_s, files), files)
+
+    def pace(self, left_s: float, files: int) -> Pace:
+        """Return the most careful pace at which `files` are measured and the answer certified within `left_s`."""
+        return next((pace for pace in PACES if self.total_s(pace, files) <= left_s), PACES[-1])
+
+    def last_pace(self, left_s: float) -> Pace:
+        """Return the most careful pace at which the answer is measured and written within `left_s`."""
+        return next((pace for pace in PACES if _SLACK * self.closing_s(pace) <= left_s), PACES[-1])

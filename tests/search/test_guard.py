@@ -1,0 +1,60 @@
+"""A block that takes too much is stopped, and nothing else is."""
+
+import contextlib
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tersor.search.guard import Exceeded, OutOfMemory, OutOfTime, process_bytes, watched
+
+
+def rest(held=None):
+    while True:
+        time.sleep(0.01)
+        assert held is None or len(held)
+
+
+def be_stubborn():
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("work", [rest, be_stubborn])
+def test_a_block_that_takes_too_long_is_stopped_soon_even_where_exceptions_are_swallowed(work):
+    begun = time.monotonic()
+    with pytest.raises(OutOfTime, match=r"0\.2 s"), watched(0.2):
+        work()
+    assert time.monotonic() - begun < 5.0
+
+
+def test_a_block_that_holds_too_much_memory_is_stopped():
+    with pytest.raises(OutOfMemory, match=r"where .* MB are allowed"), watched(30.0, process_bytes() + 50e6):
+        rest(np.ones(30_000_000))
+
+
+def test_a_block_within_its_limits_is_left_alone():
+    with watched(30.0, process_bytes() + 1e9):
+        found = sum(range(1000))
+    assert found == 499_500
+    assert threading.active_count() <= 2
+    time.sleep(0.2)
+
+
+def test_in_another_thread_the_block_runs_unwatched():
+    caught = []
+
+    def work():
+        try:
+            with watched(0.05):
+                time.sleep(0.2)
+            caught.append(None)
+        except Exceeded as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert caught == [None]
