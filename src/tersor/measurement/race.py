@@ -10,7 +10,7 @@ from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import RUNTIMES, export, with_options
 from tersor.exporting.feed import feed
 from tersor.loading.inputs import Inputs
-from tersor.measurement.contest import Setting, contest
+from tersor.measurement.contest import LAUNCHES, Setting, contest
 from tersor.measurement.machine import usable_cores
 from tersor.measurement.result import Comparison, Verdict
 
@@ -89,55 +89,100 @@ def race(
         MeasurementError: if the first file cannot be run.
     """
     listen = listen or _ignore
-    names = [name for name in RUNTIMES if not RUNTIMES[name].missing()] if runtimes is None else runtimes
-    entries = [entry for name in names for entry in _entries(model, inputs, Path(folder), name, listen)]
-    able = [entry for entry in entries if entry.artefact is not None]
-    if not able:
-        raise ExportError("No runtime takes this model. " + " ".join(entry.reason for entry in entries))
-    timed = _timed(able, inputs, batch, seconds, listen)
-    return _ranked(tuple(timed.get(entry.name, entry) for entry in entries), able[0].name)
+    threads = sorted({1, usable_cores()})
+    entries = [
+        entry
+        for name in (installed() if runtimes is None else runtimes)
+        for entry in entrants(model, inputs, Path(folder), name, threads=threads, listen=listen)
+    ]
+    return run_race(entries, inputs, batch=batch, seconds=seconds, listen=listen)
+
+
+def installed() -> tuple[str, ...]:
+    """Return the runtimes that can be used here."""
+    return tuple(name for name in RUNTIMES if not RUNTIMES[name].missing())
 
 
 def _ignore(_: str) -> None:
     """Tell nobody."""
 
 
-def _entries(
-    model: "nn.Module", inputs: Inputs, folder: Path, runtime: str, listen: Callable[[str], None]
+def entrants(
+    model: "nn.Module",
+    inputs: Inputs,
+    folder: Path,
+    runtime: str,
+    *,
+    threads: Sequence[int] = (1,),
+    exported: Artefact | None = None,
+    listen: Callable[[str], None] = _ignore,
 ) -> list[Entry]:
+    """Return the ways to run `model` in a runtime, not timed yet.
+
+    Args:
+        model: any module; not changed.
+        inputs: a real batch.
+        folder: where the file goes.
+        runtime: a key of `RUNTIMES`.
+        threads: numbers of threads.
+        exported: its file, if it exists already.
+        listen: is told what happens.
+    """
     listen(f"export to {runtime}")
     try:
-        artefact = export(model, inputs, folder / f"original.{runtime}", runtime)
+        artefact = exported or export(model, inputs, folder / f"original.{runtime}", runtime)
     except ExportError as error:
         return [Entry(runtime, None, 1, reason=str(error))]
     return [
-        Entry(_name(runtime, words, threads), with_options(artefact, **options), threads)
+        Entry(_name(runtime, words, count), with_options(artefact, **options), count)
         for words, options in _VARIANTS.get(runtime, {"": {}}).items()
-        for threads in sorted({1, usable_cores()})
+        for count in threads
     ]
+
+
+def run_race(
+    entries: Sequence[Entry],
+    inputs: Inputs,
+    *,
+    batch: int | None = None,
+    seconds: float = 1.5,
+    launches: int = LAUNCHES,
+    listen: Callable[[str], None] = _ignore,
+) -> Race:
+    """Time `entries` against the first of them that could be written.
+
+    Args:
+        entries: what `entrants` gave, of one runtime or of several.
+        inputs: a real batch.
+        batch: samples per call; None takes `inputs` as they are.
+        seconds: time cap for each entry, seconds.
+        launches: fresh processes for each; see `compare`.
+        listen: is told what happens.
+
+    Raises:
+        ExportError: if none could be written.
+        MeasurementError: if the first file cannot be run.
+    """
+    able = [entry for entry in entries if entry.artefact is not None]
+    if not able:
+        raise ExportError("No runtime takes this model. " + " ".join(entry.reason for entry in entries))
+    done = {able[0].name: able[0]}
+    base = able[0]
+    assert base.artefact is not None
+    arrays, size = feed(base.artefact, inputs, batch)
+    for start in range(1, len(able), _AT_ONCE):
+        group = able[start : start + _AT_ONCE]
+        listen(f"time {', '.join(entry.name for entry in group)}")
+        settings = [Setting(entry.artefact, entry.threads) for entry in group if entry.artefact is not None]
+        first = Setting(base.artefact, base.threads)
+        results = contest(first, settings, arrays, batch=size, seconds=seconds, launches=launches)
+        for entry, result in zip(group, results, strict=True):
+            done[entry.name] = _with_result(entry, result)
+    return _ranked(tuple(done.get(entry.name, entry) for entry in entries), base.name)
 
 
 def _name(runtime: str, words: str, threads: int) -> str:
     return ", ".join(filter(None, (runtime, words, f"{threads} thread{'s' if threads > 1 else ''}")))
-
-
-def _timed(
-    entries: list[Entry], inputs: Inputs, batch: int | None, seconds: float, listen: Callable[[str], None]
-) -> dict[str, Entry]:
-    """Return the entries by name, each but the first compared with the first."""
-    first, others = entries[0], entries[1:]
-    assert first.artefact is not None
-    arrays, size = feed(first.artefact, inputs, batch)
-    done = {first.name: first}
-    for start in range(0, len(others), _AT_ONCE):
-        group = others[start : start + _AT_ONCE]
-        listen(f"time {', '.join(entry.name for entry in group)}")
-        settings = [Setting(entry.artefact, entry.threads) for entry in group if entry.artefact is not None]
-        base = Setting(first.artefact, first.threads)
-        results = contest(base, settings, arrays, batch=size, seconds=seconds)
-        for entry, result in zip(group, results, strict=True):
-            done[entry.name] = _with_result(entry, result)
-    return done
 
 
 def _with_result(entry: Entry, result: Comparison | MeasurementError) -> Entry:
