@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from tersor.errors import ExportError
-from tersor.exporting.export import open_artefact
+from tersor.errors import ArgumentError, ExportError
+from tersor.exporting.export import export, open_artefact
 from tersor.measurement.race import _VARIANTS, race
 from tersor.measurement.result import Verdict
-from tersor.measurement.sweep import sweep
+from tersor.measurement.sweep import sweep, with_length
 
 
 def network() -> nn.Module:
@@ -45,3 +45,20 @@ def test_a_sweep_visits_the_whole_grid(small, inputs):
     points = sweep(small, inputs, batches=(1, 16), threads=(1,), seconds=0.1)
     assert [(point.threads, point.batch) for point in points] == [(1, 1), (1, 16)]
     assert points[1].throughput_per_s > points[0].throughput_per_s / 2
+
+
+def test_a_sweep_over_lengths_runs_longer_sequences_for_longer(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(16, 128), nn.Linear(128, 512), nn.ReLU(), nn.Linear(512, 16)).eval()
+    tokens = (torch.randint(0, 16, (2, 8)),)
+    file = export(model, tokens, tmp_path / "tokens.onnx")
+    points = sweep(file, tokens, batches=(1, 4), lengths=(8, 256), seconds=0.1)
+    assert [(point.length, point.batch) for point in points] == [(8, 1), (8, 4), (256, 1), (256, 4)]
+    assert points[2].median_s > 2 * points[0].median_s
+
+
+def test_lengths_need_token_sequences(small, inputs):
+    with pytest.raises(ArgumentError, match="lengths do not apply"):
+        sweep(small, inputs, lengths=(8,))
+    with pytest.raises(ArgumentError, match="at least one token"):
+        with_length((torch.zeros(1, 4, dtype=torch.long),), 0)

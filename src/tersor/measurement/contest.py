@@ -283,4 +283,11 @@ def summarize(track: Track, blocks: Sequence[Block], batch: int) -> Measurement:
         batch=batch,
         runtime=artefact.runtime,
         calls=len(times),
+        energy_j=_energy_of(blocks),
     )
+
+
+def _energy_of(blocks: Sequence[Block]) -> float | None:
+    """Return the median energy of a call over blocks, joules."""
+    known = [block.energy_j / len(block.times_s) for block in blocks if block.energy_j is not None]
+    return median(known) if known else None

@@ -30,6 +30,9 @@ class Measurement:
         batch: samples in a call.
         runtime: name of the runtime.
         calls: number of timed calls.
+        energy_j: energy of the processor packages for each call, joules, other processes included; None where
+            the system does not tell (`tersor.measurement.energy.energy_missing` says why).
+        length: length of the sequences in a call, where a sweep set it.
     """
 
     median_s: float
@@ -43,6 +46,8 @@ class Measurement:
     batch: int
     runtime: str
     calls: int
+    energy_j: float | None = None
+    length: int | None = None
 
     @property
     def p50_s(self) -> float:

@@ -31,11 +31,13 @@ class Block:
         times_s: duration of each call, seconds.
         busy_s: processor time of each call, over all threads, seconds.
         switches: times the system took the processor away.
+        energy_j: energy of the processor packages, joules; None where they do not tell.
     """
 
     times_s: tuple[float, ...]
     busy_s: tuple[float, ...]
     switches: int
+    energy_j: float | None = None
 
 
 class Runner:
@@ -102,7 +104,7 @@ class Runner:
     def block(self, seconds: float) -> Block:
         """Run the file for `seconds`, at least once."""
         reply = self._ask({"do": "block", "seconds": seconds})
-        return Block(tuple(reply["times_s"]), tuple(reply["busy_s"]), reply["switches"])
+        return Block(tuple(reply["times_s"]), tuple(reply["busy_s"]), reply["switches"], reply["energy_j"])
 
     def peak_bytes(self) -> int:
         """Return the peak resident memory so far, above that of an empty worker."""

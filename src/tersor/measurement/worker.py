@@ -5,7 +5,7 @@ One JSON object a line comes in on standard input, one goes out on standard outp
     {"do": "open", "artefact": "...", "threads": 1, "inputs": "x.npz", "cpus": [1]}
         -> {"load_s": 0.1}
     {"do": "block", "seconds": 0.05}
-        -> {"times_s": [...], "busy_s": [...], "switches": 0}
+        -> {"times_s": [...], "busy_s": [...], "switches": 0, "energy_j": null}
     {"do": "run", "inputs": "x.npz", "outputs": "y.npz"}
         -> {}
     {"do": "memory"}
@@ -30,6 +30,7 @@ import psutil
 
 from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.opening import open_artefact
+from tersor.measurement.energy import energy_missing, joules_since, read_energy
 
 
 @dataclass(slots=True)
@@ -39,12 +40,14 @@ class Worker:
     session: Session | None = None
     inputs: list[np.ndarray] = field(default_factory=list)
     empty_bytes: int = 0
+    has_energy: bool = False
 
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open the file and run it once; the first run allocates and compiles what the runtime left for later."""
         _pin(request["cpus"])
         artefact = Artefact.from_json(request["artefact"])
         self.inputs = read_arrays(request["inputs"])
+        self.has_energy = not energy_missing()
         self.empty_bytes = psutil.Process().memory_info().rss
         start = time.perf_counter()
         self.session = open_artefact(artefact, threads=request["threads"])
@@ -60,7 +63,7 @@ class Worker:
         session, inputs, clock, processor = self.session, self.inputs, time.perf_counter, time.process_time
         times_s: list[float] = []
         busy_s: list[float] = []
-        switches = _involuntary_switches()
+        switches, energy = _involuntary_switches(), read_energy() if self.has_energy else {}
         end = clock() + request["seconds"]
         while not times_s or clock() < end:
             busy = processor()
@@ -68,7 +71,12 @@ class Worker:
             session(inputs)
             times_s.append(clock() - start)
             busy_s.append(processor() - busy)
-        return {"times_s": times_s, "busy_s": busy_s, "switches": _involuntary_switches() - switches}
+        return {
+            "times_s": times_s,
+            "busy_s": busy_s,
+            "switches": _involuntary_switches() - switches,
+            "energy_j": joules_since(energy) if self.has_energy else None,
+        }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Call the file once and leave what it gives in a file."""
