@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from tersor.graph.equations import Arithmetic
 from tersor.graph.families import Units, families
-from tersor.graph.integers import Attribute, Observed, leaves, read_attribute
+from tersor.graph.integers import Attribute, Expression, Observed, leaves, read_attribute
 from tersor.graph.labels import Labels, is_float
 from tersor.graph.modes import Recorder, Step
 from tersor.graph.naming import Context, describe
-from tersor.graph.structure import Graph, Operation, SizeEquation
+from tersor.graph.structure import Graph, Operation
 from tersor.loading.inputs import Inputs, flatten
 
 
@@ -30,8 +30,10 @@ def assemble(
     units = Units(labels.cells, families(labels.cells, axes))
     operations = _operations(recorder.steps, units, batch)
     equations, ties = units.arithmetic(found, seen)
+    comparisons = units.comparisons(seen)
     modules = dict(model.named_modules())
-    attributes = _attributes(equations, modules)
+    sides = [side for one in comparisons for side in (one.left, one.right)]
+    attributes = _attributes([*(e.expression for e in equations), *sides], modules)
     extents = {
         key: units.extent(vectors, int(tensors[key[0]].shape[key[1]])) for key, vectors in axes.items()
     }
@@ -47,6 +49,7 @@ def assemble(
         sizes=parameters,
         equations=equations,
         ties=ties,
+        comparisons=comparisons,
         attributes=attributes,
         first_unit=first,
         units=units.total,
@@ -88,6 +91,6 @@ def _inside(name: str, outer: str) -> bool:
     return not outer or name.startswith(f"{outer}.")
 
 
-def _attributes(equations: Iterable[SizeEquation], modules: dict[str, nn.Module]) -> dict[Attribute, int]:
-    found = {leaf for e in equations for leaf in leaves(e.expression) if isinstance(leaf, Attribute)}
+def _attributes(expressions: Iterable[Expression], modules: dict[str, nn.Module]) -> dict[Attribute, int]:
+    found = {leaf for one in expressions for leaf in leaves(one) if isinstance(leaf, Attribute)}
     return {leaf: int(read_attribute(modules[leaf.module], leaf.path)) for leaf in sorted(found, key=str)}

@@ -7,8 +7,8 @@ import numpy as np
 
 from tersor.graph.cells import Axis, Cells
 from tersor.graph.equations import Arithmetic
-from tersor.graph.integers import Expression, Observed, Size, Sum
-from tersor.graph.structure import Extent, SizeEquation, SizeTie
+from tersor.graph.integers import Attribute, Expression, Observed, Size, Sum, leaves
+from tersor.graph.structure import Comparison, Extent, SizeEquation, SizeTie
 
 
 @dataclass(slots=True)
@@ -96,6 +96,16 @@ class Units:
             extents = tuple(self.extent(axis, size) for axis, size in tie.axes)
             ties.setdefault(tuple(map(id, extents)), SizeTie(extents, tie.what))
         return tuple(equations.values()), tuple(ties.values())
+
+    def comparisons(self, seen: Observed) -> tuple[Comparison, ...]:
+        """Return the comparisons of attributes, each once; two sizes are often equal by chance."""
+        found: dict[tuple, Comparison] = {}
+        for left, right, equal in seen.compared:
+            made = Comparison(self._compiled(left, seen), self._compiled(right, seen), equal)
+            sides = [*leaves(made.left), *leaves(made.right)]
+            if any(isinstance(leaf, Attribute) for leaf in sides):
+                found.setdefault((made.left, made.right), made)
+        return tuple(found.values())
 
     def _compiled(self, expression: Expression, seen: Observed) -> Expression:
         if isinstance(expression, Sum):

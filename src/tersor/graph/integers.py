@@ -64,17 +64,22 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 
 
 class Observed:
-    """What the traced integers saw: values read as numbers, and pairs found equal."""
+    """What the traced integers saw: values read as numbers, and pairs compared, with what came out."""
 
     def __init__(self) -> None:
         self.values: list[Expression] = []
-        self.equal: list[tuple[Expression, Expression]] = []
+        self.compared: list[tuple[Expression, Expression, bool]] = []
 
     def comparisons(self) -> Iterator[tuple[Attribute, Size]]:
         """Yield the attributes that were found equal to sizes of this pass."""
-        for left, right in self.equal:
+        for left, right, equal in self.compared:
             for attribute, size in ((left, right), (right, left)):
-                if isinstance(attribute, Attribute) and isinstance(size, Size) and size.owner is self:
+                if (
+                    equal
+                    and isinstance(attribute, Attribute)
+                    and isinstance(size, Size)
+                    and size.owner is self
+                ):
                     yield attribute, size
 
 
@@ -102,8 +107,8 @@ class Traced(int):
 
     def __eq__(self, other: object) -> Any:
         same = operator.eq(int(self), int(other) if isinstance(other, int) else other)
-        if same is True and isinstance(other, Traced):
-            self.seen.equal.append((self.expression, other.expression))
+        if isinstance(same, bool) and isinstance(other, int):
+            self.seen.compared.append((self.expression, expression_of(other), same))
         return same
 
     def __ne__(self, other: object) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tersor.errors import PlanError
 from tersor.graph.integers import Attribute, Expression, Sum, evaluate, leaves
-from tersor.graph.structure import Extent, Graph, Kept, SizeEquation
+from tersor.graph.structure import Comparison, Extent, Graph, Kept, SizeEquation
 
 #: Rounds of growing before everything in a conflict is kept.
 ROUNDS = 12
@@ -101,7 +101,7 @@ def _sized_extents(graph: Graph) -> Iterator[Extent]:
 def _conflicts(graph: Graph, removed: np.ndarray) -> list[Conflict]:
     """Return what cannot be satisfied: unequal ties and double values first, else what has no value at all."""
     unequal = [*_unequal_ties(graph, removed), *_double_values(graph, removed)]
-    return unequal or list(_unsolved(graph, removed))
+    return unequal or [*_unsolved(graph, removed), *_turned(graph, removed)]
 
 
 def _unequal_ties(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
@@ -118,6 +118,26 @@ def _unsolved(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
             inside = tuple(leaf for leaf in leaves(equation.expression) if isinstance(leaf, Extent))
             why = f"`{_text(equation.expression)}` sizes `{equation.what}`"
             yield Conflict((equation.extent, *inside, *_linked(graph, equation)), None, why)
+
+
+def _turned(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
+    """Find comparisons that come out otherwise than in the trace, so that the code takes another branch."""
+    values = _values(graph, removed)
+    for one in graph.comparisons:
+        left, right = (_value(side, values, removed) for side in (one.left, one.right))
+        if (left == right) == one.equal:
+            continue
+        sized = [e for side in (one.left, one.right) for e in _sized(graph, side)]
+        why = f"`{_text(one.left)} == {_text(one.right)}` must stay {one.equal}"
+        least = min((extent.count(removed) for extent in sized), default=0)
+        yield Conflict(tuple(sized), None if one.equal else least + 1, why)
+
+
+def _sized(graph: Graph, expression: Expression) -> Iterator[Extent]:
+    """Yield the extents that an expression gets its value from."""
+    found = set(leaves(expression))
+    yield from (leaf for leaf in found if isinstance(leaf, Extent))
+    yield from (e.extent for e in graph.equations if found & set(leaves(e.expression)))
 
 
 def _double_values(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
@@ -188,7 +208,18 @@ def _values(graph: Graph, removed: np.ndarray) -> dict[Attribute, int]:
             compound.append(equation)
     for equation in compound:
         _solve_one(graph, equation, values, removed)
+    for one in graph.comparisons:
+        _follow(graph, one, values, removed)
     return {**graph.attributes, **values}
+
+
+def _follow(graph: Graph, one: Comparison, values: dict[Attribute, int], removed: np.ndarray) -> None:
+    """Give an attribute that is compared and no more the value of what it was equal to."""
+    for side, other in ((one.left, one.right), (one.right, one.left)):
+        if one.equal and isinstance(side, Attribute) and side not in values and not isinstance(other, int):
+            value = _value(other, {**graph.attributes, **values}, removed)
+            if value is not None:
+                values[side] = value
 
 
 def _solve_one(

@@ -77,6 +77,15 @@ class SizeTie:
     what: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Two expressions that the user's code compared, and whether they were equal: a branch hangs on it."""
+
+    left: Expression
+    right: Expression
+    equal: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A network's operations, its groups, and what its code says about sizes.
@@ -92,6 +101,7 @@ class Graph:
         sizes: number of elements of every parameter.
         equations: what integers of the user's code must equal.
         ties: axes that must keep equally many indices.
+        comparisons: what the user's code found equal or unequal, and must find so again.
         attributes: the integers held by modules that take part, with their values.
     """
 
@@ -104,6 +114,7 @@ class Graph:
     sizes: Mapping[str, int] = field(repr=False)
     equations: tuple[SizeEquation, ...] = field(repr=False)
     ties: tuple[SizeTie, ...] = field(repr=False)
+    comparisons: tuple[Comparison, ...] = field(repr=False)
     attributes: Mapping[Attribute, int] = field(repr=False)
     first_unit: Mapping[str, int] = field(repr=False)
     units: int = field(repr=False)

@@ -119,6 +119,9 @@ def _freeze_values(labels: Labels, integers: IntegerMode, seen: Observed) -> Non
     for equation in integers.found.equations:
         if any(leaf in used for leaf in leaves(equation.expression)):
             labels.freeze(equation.axis, "its size enters the computation as a number")
+    for attribute, size in seen.comparisons():
+        if attribute in used:
+            labels.freeze(size.axis, "its size enters the computation as a number")
 
 
 def _freeze_scripts(labels: Labels, model: nn.Module) -> None:
