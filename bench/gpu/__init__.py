@@ -1,0 +1,1 @@
+"""What pays on an NVIDIA GPU."""
