@@ -1,0 +1,135 @@
+"""How time and memory of the steps grow with parameters and with layers, with the fitted exponents.
+
+    python -m bench.growth [--seconds 120]
+
+Transformers with random weights, each step in a fresh process; a step is not run on the next larger network once it
+took longer than `--seconds`. Writes `bench/results/growth.json`, `.md` and `.svg` after every point.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+import altair
+import numpy as np
+
+from bench.growth.step import NEEDS_WEIGHTS, STEPS
+from tersor.measurement.machine import this_machine
+
+RESULTS = Path(__file__).parents[1] / "results"
+#: Axis -> (width, blocks) of the networks, smallest first.
+AXES = {
+    "parameters": [(128, 4), (256, 4), (512, 4), (1024, 4), (2304, 4), (4608, 4)],
+    "layers": [(128, 2), (128, 4), (128, 8), (128, 16), (128, 32), (128, 64)],
+}
+#: Widest network with weights: 255 million of them. Without, a billion takes no memory.
+MOST_WIDTH = 2304
+
+
+def run(step: str, width: int, blocks: int) -> dict | None:
+    """Return the numbers of one point; None if the process failed."""
+    command = [sys.executable, "-W", "ignore", "-m", "bench.growth.step", step, str(width), str(blocks)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def exponent(points: list[dict], axis: str, quantity: str) -> float:
+    """Return the slope of log(quantity) over log(size), from the larger half of the points."""
+    key = "parameters" if axis == "parameters" else "blocks"
+    larger = sorted(points, key=lambda point: point[key])[len(points) // 2 :]
+    sizes, values = ([max(point[name], 1) for point in larger] for name in (key, quantity))
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(larger) > 1 else float("nan")
+
+
+def series(points: list[dict]) -> list[tuple[tuple[str, str], list[dict]]]:
+    order = lambda point: (point["axis"], point["step"])
+    return [(key, list(group)) for key, group in groupby(sorted(points, key=order), key=order)]
+
+
+def page(result: dict) -> str:
+    machine = result["machine"]
+    lines = [
+        "# Growth",
+        "",
+        f"`python -m bench.growth` on {machine['processor']}, one thread: transformers with random weights, each step "
+        "in a fresh process, processor time. `trace` (with all groups) runs on the meta device, where weights take no "
+        "memory; `prune` cuts 30% of the multiply-adds by magnitude and proves the result against the original; "
+        "`quantize` folds, calibrates on two samples and rounds. Memory is what the step needs above the network. "
+        "Exponents are fitted to the larger half of the points of each line.",
+        "",
+        "![growth](growth.svg)",
+        "",
+        "| axis | step | time grows with the power | memory grows with the power |",
+        "|---|---|---|---|",
+    ]
+    for (axis, step), points in series(result["points"]):
+        powers = (exponent(points, axis, quantity) for quantity in ("processor_s", "extra_bytes"))
+        lines.append(f"| {axis} | {step} | {' | '.join(format(power, '.2f') for power in powers)} |")
+    lines += ["", "| step | parameters | blocks | width | processor time, s | memory above the network, MB |"]
+    lines += ["|---|---|---|---|---|---|"]
+    lines += [
+        f"| {p['step']} | {p['parameters']:,} | {p['blocks']} | {p['width']} | {p['processor_s']:.2f} "
+        f"| {p['extra_bytes'] / 1e6:.0f} |"
+        for _, points in series(result["points"])
+        for p in points
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def chart(points: list[dict]) -> altair.HConcatChart:
+    def panel(axis: str, key: str) -> altair.Chart:
+        rows = [
+            {"size": p[key], "seconds": p["processor_s"], "step": p["step"]}
+            for p in points
+            if p["axis"] == axis
+        ]
+        return (
+            altair.Chart(altair.Data(values=rows), width=300, height=220)
+            .mark_line(point=True)
+            .encode(
+                altair.X("size:Q", title="parameters" if axis == "parameters" else "blocks").scale(
+                    type="log"
+                ),
+                altair.Y("seconds:Q", title="processor time, s").scale(type="log"),
+                altair.Color("step:N", title=""),
+            )
+        )
+
+    return altair.hconcat(panel("parameters", "parameters"), panel("layers", "blocks"))
+
+
+def write(result: dict) -> None:
+    (RESULTS / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "growth.md").write_text(page(result))
+    chart(result["points"]).save(RESULTS / "growth.svg")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=120.0)
+    most_s = parser.parse_args().seconds
+    result: dict = {"machine": asdict(this_machine()), "points": []}
+    for step in STEPS:
+        for axis, networks in AXES.items():
+            for width, blocks in networks:
+                if step in NEEDS_WEIGHTS and width > MOST_WIDTH:
+                    continue
+                found = run(step, width, blocks)
+                if found is None:
+                    print(f"{step} at width {width}, {blocks} blocks: failed")
+                    break
+                result["points"].append({"axis": axis, **found})
+                print(result["points"][-1], flush=True)
+                write(result)
+                if found["seconds"] > most_s:
+                    break
+
+
+if __name__ == "__main__":
+    main()
