@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tersor.certification.verify import verify as verify
     from tersor.exporting.export import export as export
     from tersor.exporting.export import open_artefact as open_artefact
+    from tersor.exporting.keras_file import export_keras as export_keras
     from tersor.graph.groups import Group as Group
     from tersor.graph.prove import prove as prove
     from tersor.graph.structure import Graph as Graph
@@ -70,6 +71,7 @@ _HOMES = {
     "tersor.recovery.recover": ("recover",),
     "tersor.recovery.loop": ("train",),
     "tersor.exporting.export": ("export", "open_artefact"),
+    "tersor.exporting.keras_file": ("export_keras",),
     "tersor.measurement.measure": ("measure", "compare"),
     "tersor.measurement.race": ("race",),
     "tersor.certification.certificate": ("Certificate",),

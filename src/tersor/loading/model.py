@@ -12,6 +12,7 @@ from torch import nn
 
 from tersor._extras import require
 from tersor.errors import ArgumentError, ModelError
+from tersor.loading.keras.opening import from_keras, is_keras_model, read_keras
 from tersor.loading.references import first_line, is_entry_point, load_object
 from tersor.loading.weights import fit_weights, read_weights
 
@@ -19,8 +20,6 @@ from tersor.loading.weights import fit_weights, read_weights
 _FILES = {
     ".onnx": "An .onnx file is a finished graph, which tersor does not read as a model yet; "
     "pass the PyTorch model that it was exported from.",
-    ".keras": "A .keras file is not read yet; pass a function that builds the same network in PyTorch "
-    "as file.py:build with --weights.",
     ".h5": "An .h5 file can run code when it is loaded and is not read; pass file.py:build with --weights "
     "as .safetensors.",
     ".pt2": "A .pt2 program can run code when it is loaded and is not read as a model; "
@@ -46,8 +45,9 @@ def load_model(
     """Return the module that `reference` stands for.
 
     Args:
-        reference: an `nn.Module`, a class or function that makes one, or a string: `module:attribute`,
-            `file.py:attribute`, `hf:NAME[@revision]`, `timm:NAME`, or the folder of a saved Hugging Face model.
+        reference: an `nn.Module`, a Keras model, a class or function that makes one, or a string: `module:attribute`,
+            `file.py:attribute`, `hf:NAME[@revision]`, `timm:NAME`, the folder of a saved Hugging Face model, or a
+            file `.keras` (argument `custom_objects` for its own classes).
         weights: a `.safetensors` file, or a torch file of tensors only, to load into it.
         arguments: keyword arguments of the class or function; strings are read as Python literals where they are.
         allow_code_execution: let weights and hub models run their own code. Only for files you made.
@@ -99,6 +99,8 @@ def _from_string(reference: str, arguments: dict[str, Any], allow_code_execution
     path = Path(reference)
     if path.is_dir():
         return _from_folder(path, arguments, allow_code_execution)
+    if path.suffix in _READERS:
+        return _READERS[path.suffix](path, arguments)
     if path.suffix in _FILES:
         raise ModelError(f"{reference!r}: {_FILES[path.suffix]}")
     raise ArgumentError(f"{reference!r} {_READINGS}")
@@ -106,7 +108,7 @@ def _from_string(reference: str, arguments: dict[str, Any], allow_code_execution
 
 _READINGS = (
     "is not a model reference. Write 'module:function', 'file.py:function', 'hf:NAME[@revision]', 'timm:NAME', "
-    "or the folder of a saved Hugging Face model (one that holds config.json)."
+    "a file .keras, or the folder of a saved Hugging Face model (one that holds config.json)."
 )
 
 
@@ -124,6 +126,8 @@ def _name(reference: object) -> str:
 
 
 def _made(found: Any, arguments: dict[str, Any], name: str) -> nn.Module:
+    if is_keras_model(found):
+        return from_keras(found)
     if isinstance(found, nn.Module):
         if arguments:
             raise ArgumentError(
@@ -139,6 +143,8 @@ def _made(found: Any, arguments: dict[str, Any], name: str) -> nn.Module:
     except Exception as cause:  # the user's function may raise anything
         hint = " Pass its arguments with --model-arg name=value." if isinstance(cause, TypeError) else ""
         raise ModelError(f"{name!r} could not build the model: {first_line(cause)}.{hint}") from cause
+    if is_keras_model(made):
+        return from_keras(made)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{name!r} returned {type(made).__name__}, not an nn.Module.")
     return made
@@ -213,3 +219,16 @@ def _asks_for_code(content: object) -> str:
 
 
 _HUBS: dict[str, Callable[[str, dict[str, Any], bool], nn.Module]] = {"hf": _from_hub, "timm": _from_timm}
+
+
+def _from_keras_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
+    custom = arguments.pop("custom_objects", None)
+    if arguments:
+        raise ArgumentError(
+            f"A .keras file takes the argument 'custom_objects' only, got {', '.join(arguments)}."
+        )
+    return read_keras(path, custom)
+
+
+#: Files that are networks, by suffix.
+_READERS: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {".keras": _from_keras_file}

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ def load_object(reference: str, error: type[TersorError]) -> Any:
         >>> load_object("math:cos", TersorError)(0.0)
         1.0
     """
+    # Code that imports Keras gets the backend that tersor can use, unless the user has chosen one.
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     file = _FILE.fullmatch(reference)
     dotted = _MODULE.fullmatch(reference)
     if file:

@@ -1,0 +1,1 @@
+"""Keras 3 models become plain torch modules, checked against the original."""
