@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tersor.search.optimize import optimize as optimize
     from tersor.search.outcome import Outcome as Outcome
     from tersor.search.result import Result as Result
+    from tersor.search.resume import resume as resume
     from tersor.search.verbs import distill as distill
     from tersor.search.verbs import factorize as factorize
     from tersor.search.verbs import prune as prune
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 #: Module -> the public names that it defines.
 _HOMES = {
     "tersor.search.optimize": ("optimize",),
+    "tersor.search.resume": ("resume",),
     "tersor.search.verbs": ("prune", "factorize", "distill"),
     "tersor.search.candidate": ("Candidate",),
     "tersor.search.outcome": ("Outcome",),

@@ -86,7 +86,7 @@ def check_disjoint(splits: Iterable[Split]) -> None:
     Raises:
         DataError: naming the first two splits that overlap, the number of shared samples and the first of them.
     """
-    samples = [(split.name, list(_samples(split))) for split in splits]
+    samples = [(split.name, list(samples_of(split))) for split in splits]
     for (name, ours), (other, theirs) in combinations(samples, 2):
         found = overlaps(ours, theirs)
         if found:
@@ -190,7 +190,7 @@ def _near(ours: Sample, theirs: Sample) -> bool:
     return a.shape == b.shape and bool(np.corrcoef(a, b)[0, 1] >= _NEAR_CORRELATION)
 
 
-def _samples(split: Split) -> Iterator[np.ndarray]:
+def samples_of(split: Split) -> Iterator[np.ndarray]:
     for batch in split.batches(256):
         tensor = flatten(batch.inputs)[0].detach().cpu()
         yield from (tensor.float() if tensor.is_floating_point() else tensor).numpy()

@@ -22,6 +22,7 @@ COMMANDS = {
         "tersor.cli.optimize:optimize",
         "Find the fastest or smallest model that holds the accuracy.",
     ),
+    "resume": ("tersor.cli.resume:resume", "Go on with a search that was stopped or killed."),
     "train": (
         "tersor.cli.train:train",
         "Train a model from scratch or from trained weights; killed, it resumes.",

@@ -33,7 +33,7 @@ class SearchFlags:
     "Name of a metric, or `module:function`; inferred from the labels when left out."
 
     target: str = "onnxruntime"
-    "Runtime that the file is for."
+    "Runtime that the file is for, or several: onnxruntime,openvino seeks one model that holds in both."
 
     goal: str = "latency"
     "What to make better: latency, throughput, size or memory."
@@ -41,8 +41,20 @@ class SearchFlags:
     budget: str | None = None
     "Time for all of it, such as 30m or 2h; a fixed, moderate effort when left out."
 
-    methods: Annotated[tuple[str, ...], Parameter(negative=())] = ("prune", "quantize", "distill")
-    "Kinds of change to try."
+    limit: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "Most that the answer may take: size=1MB, latency=2ms or memory=50MB; may be repeated."
+
+    max_candidates: int | None = None
+    "Try at most so many candidates."
+
+    max_memory: str | None = None
+    "Memory that making a candidate may take, such as 4GB."
+
+    leave_out_copies: Annotated[bool, Parameter(negative=())] = False
+    "Leave out of train and search what the sealed samples hold too, instead of refusing."
+
+    methods: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "Kinds of change to try; all of them when left out."
 
     leave: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     "Names or patterns of layers to leave as they are; may be repeated."
@@ -63,16 +75,29 @@ class SearchFlags:
     "File that counts the attempts on this certification data; the one in the output folder when left out."
 
 
+def limits_of(flags: SearchFlags) -> dict[str, str]:
+    """Return `--limit name=value` as a mapping.
+
+    Raises:
+        ArgumentError: if one of them has no `=`.
+    """
+    return _pairs("--limit", flags.limit, "size=1MB")
+
+
 def arguments_of(flags: ModelFlags) -> dict[str, str]:
     """Return `--model-arg name=value` as a mapping.
 
     Raises:
         ArgumentError: if one of them has no `=`.
     """
+    return _pairs("--model-arg", flags.model_arg, "name=value")
+
+
+def _pairs(flag: str, words: tuple[str, ...], example: str) -> dict[str, str]:
     from tersor.errors import ArgumentError
 
-    split = [argument.partition("=") for argument in flags.model_arg]
+    split = [word.partition("=") for word in words]
     for name, equals, _ in split:
         if not equals:
-            raise ArgumentError(f"`--model-arg` takes name=value, got {name!r}.")
+            raise ArgumentError(f"`{flag}` takes {example}, got {name!r}.")
     return {name: value for name, _, value in split}

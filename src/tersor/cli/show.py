@@ -2,23 +2,11 @@
 
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tersor.search.result import Result
-
-
-def carried_ledger(output: Path) -> Path | None:
-    """Return a copy of the ledger of an earlier run in `output`, to go on counting in; None if there was none."""
-    from tersor.certification.store import LEDGER
-
-    if not (output / LEDGER).is_file():
-        return None
-    copy = Path(tempfile.mkdtemp(prefix="tersor-")) / LEDGER
-    shutil.copyfile(output / LEDGER, copy)
-    return copy
 
 
 def finish(result: "Result", output: Path, *, command: str, json: bool = False) -> int:

@@ -216,7 +216,7 @@ def _overlaps(parts: Mapping[str, Part | StreamPart], pools: Mapping[str, Pool])
             raise DataError(
                 f"{len(shared):,} distinct samples of the certification data are also in the {name} data, exact copies "
                 f"(one is number {example} of the {home} data). Remove them from {name}, give one data set and let "
-                "tersor split it, or leave them out with shares=Shares(leave_out_copies=True)."
+                "tersor split it, or leave them out with `leave_out_copies` (`--leave-out-copies`)."
             )
     shared = np.intersect1d(_content(parts["train"]), _content(parts["search"]))
     if len(shared):

@@ -258,6 +258,18 @@ def _swap(fresh: Path, destination: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def restore_folder(destination: Path) -> Path:
+    """Return `destination`; where a process was killed while it replaced it, the earlier one takes its place again.
+
+    Args:
+        destination: absolute path of a folder that tersor wrote.
+    """
+    aside = sorted(destination.parent.glob(f".{destination.name}.*.old"))
+    if not destination.exists() and aside:
+        aside[-1].rename(destination)
+    return destination
+
+
 def refuse_foreign(destination: Path) -> None:
     """Raise unless `destination` is free, empty, or a folder that tersor wrote and nobody touched.
 

@@ -1,13 +1,17 @@
 """What a search was asked for, as a file from which it can be asked for again."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
+from torch import nn
 
-from tersor.errors import FolderError
+from tersor.errors import DataError, FolderError
+from tersor.graph.trace import named_tensors
 from tersor.search.journal import write_whole
 from tersor.search.request import Options, Origin, Request
 
@@ -33,7 +37,10 @@ class Asked:
         data: reference of the data; empty if it was given as an object.
         metric: name or reference; empty if it was inferred, or given as an object.
         needed: words that were given as objects, and are needed again.
+        model_sha256: hash of the weights.
+        data_sha256: hash of the certification samples.
         command: the command line; empty from Python.
+        config: its words in full, as TOML.
     """
 
     max_drop: str
@@ -45,7 +52,31 @@ class Asked:
     data: str = ""
     metric: str = ""
     needed: tuple[str, ...] = ()
+    model_sha256: str = ""
+    data_sha256: str = ""
     command: str = ""
+    config: str = ""
+
+    def of(self, model: nn.Module, data_sha256: str) -> "Asked":
+        """Return the same words about a `model` and data, which will be known again."""
+        return replace(self, model_sha256=_hash(model), data_sha256=data_sha256)
+
+    def check_same(self, model: nn.Module, data_sha256: str) -> None:
+        """Refuse another model and other data.
+
+        Raises:
+            DataError: saying which of the two differs.
+        """
+        if self.model_sha256 != _hash(model):
+            raise DataError(
+                "The weights of the model are not those that this search began with. Give the same model, or begin a "
+                "new search in another folder."
+            )
+        if self.data_sha256 != data_sha256:
+            raise DataError(
+                "The certification samples are not those that this search began with. Give the same data, or begin a "
+                "new search in another folder."
+            )
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of a search."""
@@ -70,6 +101,15 @@ def read_asked(folder: Path) -> Asked:
         ) from error
 
 
+def _hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named_tensors(model).items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(content.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def ask(
     model: object, data: object, metric: object, request: Request, options: Options, budget: object
 ) -> Asked:
@@ -89,6 +129,7 @@ def ask(
         metric=metric if isinstance(metric, str) else "",
         needed=tuple(needed) if origin else ("model", *needed),
         command=options.get("command", ""),
+        config=options.get("config", ""),
     )
 
 

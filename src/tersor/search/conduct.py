@@ -23,17 +23,21 @@ from tersor.search.baseline import ORIGINAL, relocated, start
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.descend import descend
+from tersor.search.disjoint import check_given_splits, is_given, without_near_copies
 from tersor.search.events import Event
 from tersor.search.finalists import choose_finalists
 from tersor.search.interim import SEARCH, Interim
 from tersor.search.journal import FROZEN, Journal
 from tersor.search.log import LOG, Log
 from tersor.search.outcome import Fate, Outcome
-from tersor.search.request import Options, Request
+from tersor.search.request import Options, Request, check_leave
 from tersor.search.result import Result
 from tersor.search.run import Run, calibration_inputs
 from tersor.search.sealed import NOT_TRIED, check_samples, try_finalists
 from tersor.search.stops import Stops
+
+#: File that is written with the answer.
+REPORT = "report.json"
 
 
 class Enough(Exception):
@@ -52,6 +56,7 @@ class Order:
         options: the less common words.
         asked: all of it as plain data.
         resumed: whether the output folder holds a search to go on with.
+        extra_s: time for what is left of such a search, seconds; None for what is left of its budget.
     """
 
     model: nn.Module
@@ -61,6 +66,7 @@ class Order:
     options: Options
     asked: Asked
     resumed: bool = False
+    extra_s: float | None = None
 
     @property
     def output(self) -> Path | None:
@@ -102,13 +108,14 @@ def carry_out(order: Order) -> Result:
     folder = output / SEARCH if output is not None and order.resumed else Path(work.name) / SEARCH
     folder.mkdir(exist_ok=True)
     journal = Journal(folder, keeps_models=output is not None)
-    spent_s = order.options.get("lead_s", 0.0) + journal.elapsed_s()
-    clock = Clock(order.request.budget_s, time.monotonic() - spent_s)
+    clock = _clock(order, journal.elapsed_s())
     log = Log(order.request.listen, clock, path=folder / LOG)
     request = replace(order.request, listen=log)
     with Stops(lambda text: log(Event("result", text))) as stops:
         built = _built(order)
         seal = Seal(built.task.certification, _ledger(order, journal), labelled=built.task.kind != "fidelity")
+        if order.resumed:
+            order.asked.check_same(built.task.model, seal.data_sha256)
         run = start(built, request, clock, journal)
         if not (folder / FROZEN).exists():
             check_samples(run, seal)
@@ -116,6 +123,13 @@ def carry_out(order: Order) -> Result:
         if output is not None and not order.resumed:
             run = _settled(run, stage, order, output)
         return _search(run, stage)
+
+
+def _clock(order: Order, before_s: float) -> Clock:
+    """Return the time, which goes on from `before_s`, when an earlier process last wrote something down."""
+    begun_s = time.monotonic() - order.options.get("lead_s", 0.0) - before_s
+    budget_s = order.request.budget_s if order.extra_s is None else before_s + order.extra_s
+    return Clock(budget_s, begun_s)
 
 
 def _built(order: Order) -> Built:
@@ -135,11 +149,22 @@ def _built(order: Order) -> Built:
             f"{metric.name} is a function of the model and cannot be certified on sealed samples. Give a metric as a "
             "function of (predictions, targets)."
         )
-    return built
+    check_leave(order.request, built.task)
+    return _disjoint(built, shares.leave_out_copies) if is_given(built) else built
+
+
+def _disjoint(built: Built, leave_out: bool) -> Built:
+    """Return what was built of given splits, without near copies of sealed samples, or with a remark on them."""
+    task, notes = built
+    if leave_out:
+        task, remarks = without_near_copies(task)
+    else:
+        remarks = check_given_splits(task)
+    return Built(task, replace(notes, warnings=(*notes.warnings, *remarks)))
 
 
 def _refuse_unfinished(output: Path) -> None:
-    if (output / SEARCH / ASKED).exists() and not (output / "report.json").exists():
+    if (output / SEARCH / ASKED).exists() and not (output / REPORT).exists():
         raise FolderError(
             f"{output} holds a search that has not ended. `tersor resume {output.name}` goes on with it; to begin "
             "anew, remove the folder or choose another one."
@@ -167,7 +192,7 @@ def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
     stage.log.path = output / SEARCH / LOG
     if order.options.get("ledger") is None:
         stage.seal.ledger = Ledger(output / SEARCH / LEDGER)
-    order.asked.write(output / SEARCH)
+    order.asked.of(run.task.model, stage.seal.data_sha256).write(output / SEARCH)
     return run
 
 

@@ -1,14 +1,25 @@
-"""What a search would do, said in seconds: what can be pruned, and what the certification samples can show."""
+"""What a search would do, said in seconds: what can be changed, what can be certified, and how long it would take."""
+
+import time
 
 from tersor.analysis.facts import facts
-from tersor.certification.planner import smallest_margin
+from tersor.certification.planner import samples_needed, smallest_margin
 from tersor.exporting.export import RUNTIMES
 from tersor.graph.trace import trace
+from tersor.loading.evaluate import evaluate
 from tersor.loading.limit import parse_drop
 from tersor.loading.task import Task
+from tersor.quantization.quantize import sites
+from tersor.search.clock import Clock
+from tersor.search.effort import plan_effort
+from tersor.search.request import METHODS, Request
 
 #: Share of samples on which a compressed network usually answers differently; only for a first estimate.
 _LIKELY_DISAGREEMENT = 0.02
+#: Groups that cannot be cut of which the reason is said.
+_REASONS = 5
+#: Seconds of a candidate besides its training, of start and end, and a time that is never short.
+_EACH_S, _ENDS_S, _AMPLE_S = 4.0, 50.0, 1e9
 
 
 def preview(task: Task, max_drop: str | float) -> tuple[str, ...]:
@@ -18,21 +29,90 @@ def preview(task: Task, max_drop: str | float) -> tuple[str, ...]:
         task: model and data, bound.
         max_drop: largest loss, as in `tersor.optimize`.
     """
+    return (*_model(task), f"limit   a drop of {parse_drop(max_drop)}", *_sealed(task))
+
+
+def outline(task: Task, request: Request) -> tuple[str, ...]:
+    """Return what `tersor.optimize` would do with `request`: methods and why not others, the certificate, the time.
+
+    Args:
+        task: model and data, bound.
+        request: what is asked for.
+    """
+    value = evaluate(task.metric, task.model, task.search)
+    words = request.drop.words(task.metric.name, value, task.metric.higher_is_better)
+    wanted = [f"goal    {request.goal} in {' and '.join(request.targets)}", f"limit   {words}"]
+    wanted += [f"limit   {request.limits}"] if request.limits else []
+    margin = request.drop.margin(value)
+    return (*_model(task), *wanted, *_methods(task, request), *_sealed(task, margin), _time(task, request))
+
+
+def _model(task: Task) -> tuple[str, ...]:
     costs = facts(task.model, task.inputs)
     groups = trace(task.model, task.inputs).groups
     prunable = [group for group in groups if group.prunable]
     kinds = ", ".join(sorted({group.kind for group in prunable})) or "none"
     ready = ", ".join(name for name, kind in RUNTIMES.items() if not kind.missing())
-    lines = [
+    return (
         f"model   {costs.parameters:,} parameters, {costs.macs:,} multiply-adds a sample",
         f"groups  {len(prunable)} of {len(groups)} can be pruned ({kinds})",
         f"runtime {ready}",
-        f"limit   a drop of {parse_drop(max_drop)}",
-    ]
-    if task.metric.scores is not None:
-        least = smallest_margin(len(task.certification), _LIKELY_DISAGREEMENT)
-        lines.append(
-            f"sealed  {len(task.certification):,} samples can certify a drop of about {least:.2g} or more, if the "
-            "models differ on 2 samples in 100"
-        )
-    return tuple(lines)
+    )
+
+
+def _sealed(task: Task, margin: float | None = None) -> tuple[str, ...]:
+    """Return what the certification samples can show; with a `margin`, whether they do for it."""
+    samples = len(task.certification)
+    if task.metric.scores is None:
+        return ()
+    least = smallest_margin(samples, _LIKELY_DISAGREEMENT)
+    line = (
+        f"sealed  {samples:,} samples can certify a drop of about {least:.2g} or more, if the models differ on 2 "
+        "samples in 100"
+    )
+    if margin is None or margin >= least:
+        return (line,)
+    needed = samples_needed(margin, _LIKELY_DISAGREEMENT)
+    return line, f"sealed  the margin of {margin:.2g} then takes about {needed:,} samples"
+
+
+def _methods(task: Task, request: Request) -> tuple[str, ...]:
+    """Return for each method how much of the model it applies to, or why it is not used."""
+    graph = trace(task.model, task.inputs)
+    left = [name for name, _ in task.model.named_modules() if name and request.leaves_alone(name)]
+    found = {
+        "prune": _count(
+            sum(group.prunable for group in graph.groups), "group of channels, heads or features"
+        ),
+        "quantize": _count(len(sites(task.model, task.inputs)), "layer that can run in integers"),
+        "drop": _count(len(graph.blocks), "residual block"),
+        "distill": _count(len(task.train), "training sample"),
+    }
+    lines = []
+    for method in METHODS:
+        words = found.get(method, "where it is predicted to pay")
+        if method not in request.methods:
+            words = "not asked for"
+        lines.append(f"method  {method}: {words or 'not used, the model and data have nothing for it'}")
+    reasons = [f"method  prune leaves {g.name} whole: {g.reason}" for g in graph.groups if not g.prunable]
+    more = [f"method  ... and {len(reasons) - _REASONS} more groups"] if len(reasons) > _REASONS else []
+    alone = [f"leave   {len(left)} layers as asked: {', '.join(left[:8])}"] if left else []
+    return (*lines, *reasons[:_REASONS], *more, *alone)
+
+
+def _count(number: int, noun: str) -> str:
+    if not number:
+        return ""
+    first, _, rest = noun.partition(" ")
+    return f"{number:,} {first}{'s' if number > 1 else ''} {rest}".rstrip()
+
+
+def _time(task: Task, request: Request) -> str:
+    """Return an estimate of the time, from a few training steps of the original."""
+    begun_s = time.monotonic()
+    effort = plan_effort(task, Clock(_AMPLE_S))
+    if request.budget_s is not None:
+        return f"time    {request.budget_s:,.0f} s as asked for, certification and report included"
+    training_s = len(effort.shares) * effort.epochs * (effort.epoch_s or 0.0)
+    rest_s = _EACH_S * 2 * len(effort.shares) + _ENDS_S + (time.monotonic() - begun_s)
+    return f"time    about {training_s + rest_s:,.0f} s without a budget, of which {training_s:,.0f} s train"

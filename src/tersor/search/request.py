@@ -1,7 +1,8 @@
 """What a search was asked for, checked once and frozen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from math import inf
 from pathlib import Path
@@ -11,6 +12,7 @@ from tersor._check import fraction, one_of, positive
 from tersor.errors import ArgumentError, MissingExtraError
 from tersor.exporting.export import RUNTIMES
 from tersor.loading.limit import Drop, parse_budget, parse_drop
+from tersor.loading.task import Task
 from tersor.search.events import Listener, silent
 from tersor.search.limits import Limits, parse_bytes, parse_limits
 
@@ -38,8 +40,8 @@ class Origin:
 class Options(TypedDict, total=False):
     """The less common words of `tersor.optimize`; see there.
 
-    `origin`, `lead_s` and `command` come from the command line: how to load the model again, the seconds already spent
-    of the budget, and what was typed.
+    `origin`, `lead_s`, `command` and `config` come from the command line: how to load the model again, the seconds
+    already spent of the budget, and what was typed.
     """
 
     confidence: float
@@ -58,6 +60,7 @@ class Options(TypedDict, total=False):
     origin: Origin
     lead_s: float
     command: str
+    config: str
     on_event: Listener
 
 
@@ -172,6 +175,23 @@ def make_request(
         max_memory=_most_memory(options),
         listen=options.get("on_event", silent),
     )
+
+
+def check_leave(request: Request, task: Task) -> None:
+    """Refuse a pattern of layers to leave alone that no layer, parameter or group has.
+
+    Raises:
+        ArgumentError: naming the pattern and the closest names.
+    """
+    names = [name for name, _ in (*task.model.named_modules(), *task.model.named_parameters()) if name]
+    for pattern in request.leave:
+        alone = replace(request, leave=(pattern,))
+        if not any(map(alone.leaves_alone, names)):
+            close = get_close_matches(pattern, names, n=3) or names[:3]
+            raise ArgumentError(
+                f"`leave` matches nothing: no layer is called {pattern!r}. Names look like {', '.join(close)}; "
+                "`*` stands for any part."
+            )
 
 
 def _most_candidates(options: Options) -> float:

@@ -95,7 +95,7 @@ def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[
 
 
 def with_file(
-    candidate: Candidate, task: Task, folder: Path, request: Request, *, patience_s: float = PATIENCE_S
+    candidate: Candidate, task: Task, folder: Path, request: Request, *, patience_s: float = 300.0
 ) -> Candidate:
     """Return `candidate` exported, with the quality of that file on the search split.
 
@@ -142,7 +142,7 @@ def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate])
     folder = run.journal.begin(blank.name)
     try:
         with watched(max(0.0, run.clock.left_s), run.request.max_memory):
-            done = with_file(build(blank), run.task, folder, run.request)
+            done = with_file(build(blank), run.task, folder, run.request, patience_s=PATIENCE_S)
     except OutOfTime as reason:
         run.say("candidate", f"{blank.name}: given up ({reason})")
         run.journal.forget(blank.name)
