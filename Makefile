@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-quick clean
 
 demo: $(STAMP)
 	$(BIN)/tersor demo
@@ -17,8 +18,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-bench: $(STAMP)
-	$(BIN)/python -m bench
+# Hours; resumable. `make bench ONLY="peers latency"` runs a part.
+bench: $(PEERS)
+	$(BIN)/python -m bench $(ONLY)
+
+bench-quick: $(PEERS)
+	$(BIN)/python -m bench --quick
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -26,6 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $(STAMP)
+
+$(PEERS): $(STAMP) bench/peers/requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r bench/peers/requirements.txt
+	touch $(PEERS)
 
 clean:
 	rm -rf $(VENV)

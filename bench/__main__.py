@@ -1,6 +1,8 @@
 """`python -m bench`: every benchmark, one after the other; each writes bench/results/NAME.{json,md}.
 
-`python -m bench NAME ...` runs some of them; `python -m bench --list` names them.
+`python -m bench NAME ...` runs some of them; `python -m bench --list` names them. `latency`, `peers` and `coverage` go
+on where they were stopped. `python -m bench --quick` takes a sample of the measured comparisons, in at most 15 minutes,
+and writes to build/bench-quick.
 """
 
 import subprocess
@@ -8,6 +10,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+QUICK_RESULTS = HERE.parent / "build" / "bench-quick"
+#: What `--quick` runs, and how much of it.
+QUICK = {
+    "certification": ["--searches", "50"],
+    "latency": ["--runs", "6", "--power-runs", "6", "--minutes", "3"],
+    "peers": ["--quick"],
+    "growth": ["--seconds", "3"],
+}
 
 
 def benchmarks() -> list[str]:
@@ -23,11 +33,22 @@ def main(names: list[str]) -> int:
     if "--list" in names:
         print("\n".join(known))
         return 0
+    quick = "--quick" in names
+    names = [name for name in names if name != "--quick"]
     unknown = set(names) - set(known)
     if unknown:
         print(f"No benchmark is called {', '.join(sorted(unknown))}. There are: {', '.join(known)}.")
         return 2
-    failed = [name for name in names or known if subprocess.call([sys.executable, "-m", f"bench.{name}"])]
+    runs = {name: [] for name in names or known}
+    if quick:
+        runs = {
+            name: [*QUICK[name], "--results", str(QUICK_RESULTS)] for name in names or QUICK if name in QUICK
+        }
+    failed = [
+        name
+        for name, words in runs.items()
+        if subprocess.call([sys.executable, "-m", f"bench.{name}", *words])
+    ]
     if failed:
         print(f"failed: {', '.join(failed)}")
     return len(failed)

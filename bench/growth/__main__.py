@@ -102,10 +102,11 @@ def chart(points: list[dict]) -> altair.HConcatChart:
     return altair.hconcat(panel("parameters", "parameters"), panel("layers", "blocks"))
 
 
-def write(result: dict) -> None:
-    (RESULTS / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "growth.md").write_text(page(result))
-    chart(result["points"]).save(RESULTS / "growth.svg")
+def write(result: dict, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "growth.md").write_text(page(result))
+    chart(result["points"]).save(folder / "growth.svg")
 
 
 def main() -> None:
@@ -113,7 +114,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120.0)
-    most_s = parser.parse_args().seconds
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    most_s = options.seconds
     result: dict = {"machine": asdict(this_machine()), "points": []}
     for step in STEPS:
         for axis, networks in AXES.items():
@@ -126,7 +129,7 @@ def main() -> None:
                     break
                 result["points"].append({"axis": axis, **found})
                 print(result["points"][-1], flush=True)
-                write(result)
+                write(result, options.results)
                 if found["seconds"] > most_s:
                     break
 

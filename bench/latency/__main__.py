@@ -53,9 +53,9 @@ def busy_neighbour():
         process.wait()
 
 
-def started() -> dict:
+def started(folder: Path) -> dict:
     """Return what earlier runs found, or an empty result."""
-    path = RESULTS / "latency.json"
+    path = folder / "latency.json"
     if path.exists():
         return json.loads(path.read_text())
     macs = {name: facts(chain(layers), INPUTS).macs for name, layers in LAYERS.items()}
@@ -81,10 +81,10 @@ def one(base: Artefact, candidate: Artefact) -> dict:
     }
 
 
-def write(result: dict) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latency.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "latency.md").write_text(page(result))
+def write(result: dict, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "latency.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "latency.md").write_text(page(result))
 
 
 def page(result: dict) -> str:
@@ -135,16 +135,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--power-runs", type=int, default=40)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     wanted = dict(zip(ROWS, (options.runs, options.power_runs), strict=True))
-    result, end = started(), time.monotonic() + 60 * options.minutes
+    result, end = started(options.results), time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder, busy_neighbour():
         files = {name: export(chain(n), INPUTS, Path(folder) / f"{name}.onnx") for name, n in LAYERS.items()}
         while (name := next_row(result, wanted)) and time.monotonic() < end:
             result["runs"][name].append(one(*(files[file] for file in ROWS[name])))
-            write(result)
+            write(result, options.results)
             print(name, result["runs"][name][-1], flush=True)
-    print((RESULTS / "latency.md").read_text())
+    print((options.results / "latency.md").read_text())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,211 @@
+"""The tools side by side.
+
+    python -m bench.peers [--work digits-cnn ...] [--seeds 0 1 2] [--minutes 60] [--quick]
+
+Makes every file once, then measures the files of one piece of work in turns. Adds to `bench/results/peers.json` what
+is not in it yet, so it may be stopped and started again; what is made is kept in `bench/cache/peers`. `--quick`: the
+tools that do not train, on the two smallest pieces of work.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.peers.page import page
+from bench.peers.recipes import LEFT_OUT, RECIPES
+from bench.peers.work import DATA, LEFT_OUT_WORK, NEEDS_DATA, ONE_SEED, WORK, Work
+from tersor.certification.evidence.exact import ExactScore
+from tersor.certification.evidence.outcomes import Pairs
+from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
+from tersor.exporting.export import open_artefact
+from tersor.measurement.machine import this_machine, usable_cores
+from tersor.measurement.measure import measure_all
+from tersor.measurement.result import Comparison
+
+HERE = Path(__file__).resolve().parent
+RESULTS, CACHE = HERE.parent / "results", HERE.parent / "cache" / "peers"
+BASE = "ONNX Runtime"
+#: Tools that do not train.
+QUICK = [name for name in RECIPES if "Torch-Pruning" not in name and name != "tersor" and "torch" not in name]
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "torch-pruning", "torchao", "numpy")
+
+
+def make(work: Work, name: str, seed: int, folder: Path) -> dict:
+    """Run one recipe; return its entry, made before or now."""
+    stored = folder / "made.json"
+    if stored.exists():
+        return json.loads(stored.read_text())
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    start = time.monotonic()
+    try:
+        made = RECIPES[name](work, folder, seed)
+        entry = {"artefact": made.artefact.to_json(), "note": made.note, **quality(work, made.artefact)}
+    except Exception as error:
+        traceback.print_exc()
+        entry = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    entry["made_s"] = round(time.monotonic() - start, 1)
+    entry["made_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    stored.write_text(json.dumps(entry))
+    print(work.name, seed, name, {key: entry[key] for key in entry if key != "artefact"}, flush=True)
+    return entry
+
+
+def quality(work: Work, artefact: Artefact) -> dict:
+    """Return accuracy on the sealed samples, and whether they show that the drop is within the margin."""
+    session = open_artefact(artefact)
+    images, labels = work.sealed
+    with torch.no_grad():
+        reference = np.concatenate(
+            [work.model(part).argmax(1) for part in torch.from_numpy(images).split(256)]
+        )
+    # One batch size throughout: a torch-compile file compiles each size that it meets.
+    found = np.concatenate([rows(session, images[start : start + 32]) for start in range(0, len(images), 32)])
+    pairs = Pairs((reference == labels).astype(float), (found == labels).astype(float))
+    test = ExactScore()(pairs, work.margin)
+    return {
+        "accuracy": float((found == labels).mean()),
+        "original_accuracy": float((reference == labels).mean()),
+        "p": test.p,
+        "sealed": len(labels),
+    }
+
+
+def rows(session: object, images: np.ndarray) -> np.ndarray:
+    """Return the classes that a file gives a batch, filled up to 32 samples."""
+    filled = np.concatenate([images, np.repeat(images[:1], 32 - len(images), 0)])
+    return session([filled])[0].argmax(1)[: len(images)]
+
+
+#: Samples a call, threads, fresh processes: one setting with the full interval, the others ranked.
+SETTINGS = ((1, 1, 6), (32, 1, 2), (1, 2, 2), (32, 2, 2))
+
+
+def measure(
+    work: Work, entries: dict[str, dict], settings: Sequence[tuple[int, int, int]]
+) -> dict[str, dict]:
+    """Time all files in turns against the free ONNX Runtime baseline."""
+    files = {n: Artefact.from_json(e["artefact"]) for n, e in entries.items() if "artefact" in e}
+    found: dict[str, dict] = {name: {} for name in files}
+    for batch, threads, launches in settings:
+        if threads > usable_cores():
+            continue
+        # Files for torch take ten seconds to open, so they get two processes and a turn of their own.
+        for slow in (False, True):
+            group = [n for n, f in files.items() if (f.runtime == "torch-compile") is slow and n != BASE]
+            if not group:
+                continue
+            results = measure_all(
+                files[BASE],
+                [files[name] for name in group],
+                work.example,
+                threads=threads,
+                seconds=1.0,
+                batch=batch,
+                launches=2 if slow else launches,
+            )
+            for name, result in zip(group, results, strict=True):
+                found[name][f"{batch}x{threads}"] = numbers(result)
+                if isinstance(result, Comparison) and f"{batch}x{threads}" not in found[BASE]:
+                    found[BASE][f"{batch}x{threads}"] = {**asdict(result.base), "ratio": 1.0}
+    return found
+
+
+def numbers(result: Comparison | MeasurementError) -> dict:
+    if isinstance(result, MeasurementError):
+        return {"failed": str(result).splitlines()[0][:300]}
+    speed = {key: getattr(result, key) for key in ("ratio", "low", "high", "contention", "launches")}
+    return {**asdict(result.candidate), **speed, "verdict": result.verdict.name}
+
+
+def started(folder: Path) -> dict:
+    path = folder / "peers.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    return {"machine": asdict(this_machine()), "rows": []}
+
+
+def write(result: dict, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    result["versions"] = {name: version(name) for name in PACKAGES if find_spec(name.replace("-", "_"))}
+    result["left_out"], result["left_out_work"] = LEFT_OUT, LEFT_OUT_WORK
+    (folder / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "peers.md").write_text(page(result))
+
+
+def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | None:
+    """Return the rows of one piece of work; None when the time is up before all files are made."""
+    folder = CACHE / f"{name}-{seed}"
+    work = WORK[name](seed, folder)
+    entries = {}
+    for tool in tools:
+        if time.monotonic() > end:
+            return None
+        entries[tool] = make(work, tool, seed, folder / tool.replace(" ", "-"))
+    timed = measure(work, entries, SETTINGS if seed == 0 else SETTINGS[:1])
+    return [
+        {
+            "work": name,
+            "seed": seed,
+            "tool": tool,
+            "margin": work.margin,
+            "budget_s": work.budget_s,
+            "parameters": sum(p.numel() for p in work.model.parameters()),
+            "size_bytes": json.loads(entry["artefact"])["size_bytes"] if "artefact" in entry else None,
+            **{key: value for key, value in entry.items() if key != "artefact"},
+            "speed": timed.get(tool, {}),
+        }
+        for tool, entry in entries.items()
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=300.0)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tools = QUICK if options.quick else list(RECIPES)
+    names = ["breast-cancer-mlp", "digits-mlp"] if options.quick else options.work
+    seeds = [0] if options.quick else options.seeds
+    result, end = started(options.results), time.monotonic() + 60 * options.minutes
+    for seed in seeds:
+        for name in names:
+            done = {row["tool"] for row in result["rows"] if (row["work"], row["seed"]) == (name, seed)}
+            if done >= set(tools) or (seed and name in ONE_SEED):
+                continue
+            if name in NEEDS_DATA and not DATA.is_dir():
+                print(f"skipped: {name}: its data is not beside the repository")
+                continue
+            found = one(name, seed, tools, end)
+            if found is None:
+                print("The time is up; start again to go on.")
+                return 0
+            result["rows"] = [r for r in result["rows"] if (r["work"], r["seed"]) != (name, seed)] + found
+            write(result, options.results)
+    write(result, options.results)
+    print((options.results / "peers.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
