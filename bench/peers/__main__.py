@@ -91,24 +91,28 @@ def rows(session: object, images: np.ndarray) -> np.ndarray:
     return session([filled])[0].argmax(1)[: len(images)]
 
 
-#: Samples a call, threads, fresh processes: one setting with the full interval, the others ranked.
-SETTINGS = ((1, 1, 6), (32, 1, 2), (1, 2, 2), (32, 2, 2))
+#: Samples a call, threads, fresh processes, whether files for torch take part: they take ten seconds to open.
+SETTINGS = ((1, 1, 6, True), (32, 1, 2, True), (1, 2, 2, False), (32, 2, 2, False))
 
 
 def measure(
-    work: Work, entries: dict[str, dict], settings: Sequence[tuple[int, int, int]]
-) -> dict[str, dict]:
-    """Time all files in turns against the free ONNX Runtime baseline."""
+    work: Work, entries: dict[str, dict], folder: Path, count: int, end: float
+) -> dict[str, dict] | None:
+    """Time all files in turns against the free ONNX Runtime baseline; None when the time is up first.
+
+    Each setting is stored as soon as it is measured.
+    """
     files = {n: Artefact.from_json(e["artefact"]) for n, e in entries.items() if "artefact" in e}
-    found: dict[str, dict] = {name: {} for name in files}
-    for batch, threads, launches in settings:
-        if threads > usable_cores():
-            continue
-        # Files for torch take ten seconds to open, so they get two processes and a turn of their own.
-        for slow in (False, True):
+    stored = folder / "timed.json"
+    timed = json.loads(stored.read_text()) if stored.exists() else {}
+    for batch, threads, launches, with_torch in SETTINGS[:count]:
+        for slow in (False, True)[: 1 + with_torch]:
             group = [n for n, f in files.items() if (f.runtime == "torch-compile") is slow and n != BASE]
-            if not group:
+            key = f"{batch}x{threads}{' torch' if slow else ''}"
+            if threads > usable_cores() or not group or set(timed.get(key, {})) >= set(group):
                 continue
+            if time.monotonic() > end:
+                return None
             results = measure_all(
                 files[BASE],
                 [files[name] for name in group],
@@ -118,11 +122,14 @@ def measure(
                 batch=batch,
                 launches=2 if slow else launches,
             )
-            for name, result in zip(group, results, strict=True):
-                found[name][f"{batch}x{threads}"] = numbers(result)
-                if isinstance(result, Comparison) and f"{batch}x{threads}" not in found[BASE]:
-                    found[BASE][f"{batch}x{threads}"] = {**asdict(result.base), "ratio": 1.0}
-    return found
+            timed[key] = {name: numbers(result) for name, result in zip(group, results, strict=True)}
+            base = next(result.base for result in results if isinstance(result, Comparison))
+            timed[key] |= {} if slow else {BASE: {**asdict(base), "ratio": 1.0}}
+            stored.write_text(json.dumps(timed))
+    return {
+        name: {key.removesuffix(" torch"): found[name] for key, found in timed.items() if name in found}
+        for name in files
+    }
 
 
 def numbers(result: Comparison | MeasurementError) -> dict:
@@ -148,7 +155,7 @@ def write(result: dict, folder: Path) -> None:
 
 
 def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | None:
-    """Return the rows of one piece of work; None when the time is up before all files are made."""
+    """Return the rows of one piece of work; None when the time is up first."""
     folder = CACHE / f"{name}-{seed}"
     work = WORK[name](seed, folder)
     entries = {}
@@ -156,7 +163,9 @@ def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | 
         if time.monotonic() > end:
             return None
         entries[tool] = make(work, tool, seed, folder / tool.replace(" ", "-"))
-    timed = measure(work, entries, SETTINGS if seed == 0 else SETTINGS[:1])
+    timed = measure(work, entries, folder, len(SETTINGS) if seed == 0 else 1, end)
+    if timed is None:
+        return None
     return [
         {
             "work": name,
