@@ -1,10 +1,18 @@
 """`tersor bench`: what costs nothing, measured: the model as it is in every runtime, thread count and setting."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tersor.cli.answer import Json, show
 from tersor.cli.flags import ModelFlags, arguments_of
+from tersor.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from tersor.loading.inputs import Inputs
+    from tersor.measurement.race import Entry
+    from tersor.measurement.result import Measurement
 
 _NO_MODEL = ModelFlags()
 
@@ -14,6 +22,8 @@ def bench(
     *,
     data: str,
     batch: int = 1,
+    batches: str = "",
+    lengths: str = "",
     seconds: float = 1.5,
     loading: ModelFlags = _NO_MODEL,
     json: Json = False,
@@ -24,6 +34,8 @@ def bench(
         model: as for `tersor optimize`.
         data: as for `tersor optimize`; real samples are what is run.
         batch: samples per call.
+        batches: then time the fastest file at these batch sizes too, such as `1,8,32`: throughput against latency.
+        lengths: and at these lengths of token sequences, such as `16,64,256`.
         seconds: time for each entry.
         loading: how to open the model.
         json: print JSON.
@@ -50,6 +62,7 @@ def bench(
             seconds=seconds,
             listen=lambda line: display(Event("bench", line)),
         )
+        points = _swept(found.fastest, task.inputs, (batches, lengths), seconds)
     entries = [
         {
             "name": entry.name,
@@ -59,5 +72,50 @@ def bench(
         }
         for entry in found.entries
     ]
-    show({"fastest": found.fastest.name, "entries": entries}, [str(found)], json=json)
+    answer = {"fastest": found.fastest.name, "entries": entries, "sweep": [asdict(point) for point in points]}
+    show(answer, [str(found), *map(_line, points), *_energy(points)], json=json)
     return 0
+
+
+def _swept(
+    fastest: "Entry", inputs: "Inputs", words: tuple[str, str], seconds: float
+) -> "tuple[Measurement, ...]":
+    """Time the fastest file over the grid that was asked for; nothing if none was."""
+    from tersor.measurement.sweep import sweep
+
+    batches, lengths = map(_numbers, words)
+    if not (batches or lengths) or fastest.artefact is None:
+        return ()
+    return sweep(
+        fastest.artefact,
+        inputs,
+        batches=batches or (1,),
+        lengths=lengths,
+        threads=(fastest.threads,),
+        seconds=seconds,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list such as `1,8,32`."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ArgumentError(f"Sizes are whole numbers above zero with commas between them, got {text!r}.")
+    return tuple(map(int, parts))
+
+
+def _line(point: "Measurement") -> str:
+    length = "" if point.length is None else f", length {point.length}"
+    energy = "" if point.energy_j is None else f", {point.energy_j:.3g} J a call"
+    return (
+        f"batch {point.batch}{length}: {point.median_s * 1e3:.3g} ms (p90 {point.p90_s * 1e3:.3g}, "
+        f"p99 {point.p99_s * 1e3:.3g}), {point.throughput_per_s:.4g} samples/s, peak {point.peak_bytes / 1e6:.3g} MB, "
+        f"loads in {point.load_s:.2g} s{energy}"
+    )
+
+
+def _energy(points: "tuple[Measurement, ...]") -> list[str]:
+    """Say why there is no energy in a sweep, where there is none."""
+    from tersor.measurement.energy import energy_missing
+
+    return [f"energy: not measured; {energy_missing()}"] if points and energy_missing() else []
