@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from tersor.analysis.facts import Facts as Facts
     from tersor.analysis.facts import facts as facts
     from tersor.certification.certificate import Certificate as Certificate
+    from tersor.certification.certify import Contender as Contender
     from tersor.certification.certify import certify as certify
+    from tersor.certification.certify import certify_all as certify_all
+    from tersor.certification.demand import Demand as Demand
+    from tersor.certification.ledger import Ledger as Ledger
+    from tersor.certification.planner import outlook as outlook
+    from tersor.certification.seal import Seal as Seal
+    from tersor.certification.store import save_certification as save_certification
     from tersor.certification.verify import verify as verify
     from tersor.exporting.export import export as export
     from tersor.exporting.export import open_artefact as open_artefact
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
     from tersor.measurement.measure import compare as compare
     from tersor.measurement.measure import measure as measure
     from tersor.measurement.race import race as race
+    from tersor.measurement.roofline import distance as distance
+    from tersor.measurement.roofline import roofline as roofline
+    from tersor.measurement.sweep import sweep as sweep
     from tersor.planning.plan import Cut as Cut
     from tersor.planning.plan import Drop as Drop
     from tersor.planning.plan import Factorize as Factorize
@@ -76,8 +86,15 @@ _HOMES = {
     "tersor.exporting.keras_file": ("export_keras",),
     "tersor.measurement.measure": ("measure", "compare"),
     "tersor.measurement.race": ("race",),
+    "tersor.measurement.sweep": ("sweep",),
+    "tersor.measurement.roofline": ("roofline", "distance"),
     "tersor.certification.certificate": ("Certificate",),
-    "tersor.certification.certify": ("certify",),
+    "tersor.certification.certify": ("certify", "certify_all", "Contender"),
+    "tersor.certification.demand": ("Demand",),
+    "tersor.certification.planner": ("outlook",),
+    "tersor.certification.seal": ("Seal",),
+    "tersor.certification.ledger": ("Ledger",),
+    "tersor.certification.store": ("save_certification",),
     "tersor.certification.verify": ("verify",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
