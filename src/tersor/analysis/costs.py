@@ -41,6 +41,13 @@ class Cost:
             for amount, axes in self.terms
         )
 
+    @property
+    def groups(self) -> frozenset[str]:
+        """Names of the groups that change the cost."""
+        return frozenset(
+            name for _, axes in self.terms for axis in axes for _, owners in axis for name, _ in owners
+        )
+
 
 def _left(segment: _Segment, kept: Mapping[str, int]) -> float:
     share, owners = segment
@@ -62,16 +69,31 @@ def parameter_cost(graph: Graph) -> Cost:
     for (tensor, _), extent in graph.extents.items():
         if tensor in axes:
             axes[tensor].append(extent)
-    return _cost("parameters", graph, ((graph.sizes[name], extents) for name, extents in axes.items()))
+    return _cost("parameters", _Owners(graph), ((graph.sizes[name], extents) for name, extents in axes.items()))
 
 
 def mac_cost(graph: Graph) -> Cost:
     """Return the multiply-adds per sample as a function of kept units, products inside attention included."""
-    return _cost("macs", graph, ((operation.macs, operation.extents) for operation in graph.operations))
+    return _cost("macs", _Owners(graph), ((operation.macs, operation.extents) for operation in graph.operations))
 
 
-def _cost(unit: str, graph: Graph, amounts: Iterable[tuple[float, Iterable[Extent]]]) -> Cost:
+def shares(graph: Graph, products: Iterable[Iterable[Extent]]) -> tuple[Cost, ...]:
+    """Return, for each product of axes, the share of it that is left as a function of kept units.
+
+    Example:
+        >>> import torch
+        >>> from tersor.graph.trace import trace
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> graph = trace(net, (torch.zeros(1, 2),))
+        >>> (read,) = shares(graph, [[graph.extents["2.weight", 1]]])
+        >>> read({"0": 1})
+        0.25
+    """
     owners = _Owners(graph)
+    return tuple(_cost("share", owners, [(1.0, extents)]) for extents in products)
+
+
+def _cost(unit: str, owners: "_Owners", amounts: Iterable[tuple[float, Iterable[Extent]]]) -> Cost:
     fixed, merged = 0.0, dict[tuple[_Axis, ...], float]()
     for amount, extents in amounts:
         axes = tuple(sorted(filter(None, (owners.segments(extent) for extent in extents))))

@@ -6,6 +6,7 @@ $$\min \sum_u h_{u, o(u)} \quad \text{subject to} \quad \sum_u c_{u, o(u)} \le B
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from tersor.planning.options import Menu, hull, undominated
 
 #: Costs are rounded up to this many steps of the budget by the dynamic programme.
 BUCKETS = 4000
+#: More buckets than any budget has.
+_NEVER = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def _allocation(menus: Sequence[Menu], taken: Sequence[int], bound: float | None
 def relaxed_harm(menus: Sequence[Menu], budget: float) -> float:
     """Return a lower bound on the harm within `budget` of the first cost: options may be mixed (linear relaxation)."""
     points = sweep(menus)
-    for dear, cheap in zip(points, points[1:], strict=False):
+    for dear, cheap in pairwise(points):
         if cheap.cost[0] <= budget < dear.cost[0]:
             part = (dear.cost[0] - budget) / (dear.cost[0] - cheap.cost[0])
             return dear.harm + part * (cheap.harm - dear.harm)
@@ -156,7 +159,7 @@ def _buckets_of(cost: float, step: float) -> int:
     """Return the buckets that a cost fills, rounded up, so that the budget holds."""
     if cost <= 0:
         return 0
-    return int(np.ceil(cost / step - 1e-9)) if step > 0 else int(1e9)
+    return int(np.ceil(min(cost / step, _NEVER) - 1e-9)) if step > 0 else _NEVER
 
 
 def allocate_within(menus: Sequence[Menu], budgets: Sequence[float], *, seconds: float = 10.0) -> Allocation:
