@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tersor.errors import ExportError, MeasurementError
+from tersor.errors import ExportError, MeasurementError, TersorError
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import RUNTIMES, export, with_options
 from tersor.exporting.feed import feed
@@ -131,7 +131,7 @@ def entrants(
     listen(f"export to {runtime}")
     try:
         artefact = exported or export(model, inputs, folder / f"original.{runtime}", runtime)
-    except ExportError as error:
+    except TersorError as error:
         return [Entry(runtime, None, 1, reason=str(error))]
     return [
         Entry(_name(runtime, words, count), with_options(artefact, **options), count)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import RUNTIMES, export, with_options
 from tersor.exporting.feed import feed
 from tersor.loading.build import Built
 from tersor.loading.inputs import to_numpy
 from tersor.loading.task import Task
-from tersor.measurement.measure import measure_all
-from tersor.measurement.result import Comparison, Verdict
+from tersor.measurement.race import entrants, installed, run_race
+from tersor.measurement.result import Verdict
 from tersor.measurement.runner import Runner
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
@@ -114,45 +112,31 @@ def _in(folder: Path, entry: Baseline, before: Path = _HERE) -> Baseline:
 def _raced(
     task: Task, base: Artefact, request: Request, journal: Journal, clock: Clock
 ) -> tuple[Baseline, ...]:
-    """Measure the original in every runtime at hand, and without graph optimization, against `base`."""
-    entries = [
-        Baseline(f"{base.runtime}, no graph optimization", with_options(base, graph_optimization="disable"))
-    ]
-    for name in RUNTIMES:
-        if name == base.runtime or name in _NOT_RACED or RUNTIMES[name].missing():
-            continue
-        try:
-            path = journal.folder / f"original.{name}"
-            entries.append(Baseline(name, export(task.model, task.inputs, path, name)))
-        except TersorError as error:
-            request.listen(Event("baseline", f"{name}: {error}"))
-    pace = PACES[0] if clock.remaining_s > _UNHURRIED_S else PACES[2]
-    results = measure_all(
-        base,
-        [entry.artefact for entry in entries],
-        task.inputs,
-        threads=request.threads,
-        seconds=pace.glance_s,
-        batch=request.call_size,
-        launches=pace.glances,
+    """Measure the original in every runtime and setting at hand against `base`."""
+    names = [name for name in installed() if name != base.runtime and name not in _NOT_RACED]
+    entries = entrants(
+        task.model, task.inputs, journal.folder, base.runtime, threads=(request.threads,), exported=base
     )
-    raced = [_with_result(entry, result) for entry, result in zip(entries, results, strict=True)]
-    for entry in raced:
-        words = entry.reason if entry.speed is None else f"{entry.speed.ratio:.2f}x"
-        request.listen(Event("baseline", f"{entry.name}: {words} of {base.runtime}"))
-    return tuple(raced)
-
-
-def _with_result(entry: Baseline, result: object) -> Baseline:
-    if isinstance(result, Comparison):
-        return Baseline(entry.name, entry.artefact, result)
-    return Baseline(entry.name, entry.artefact, reason=str(result))
+    for name in names:
+        entries += entrants(task.model, task.inputs, journal.folder, name, threads=(request.threads,))
+    pace = PACES[0] if clock.remaining_s > _UNHURRIED_S else PACES[2]
+    race = run_race(
+        entries, task.inputs, batch=request.call_size, seconds=pace.glance_s, launches=pace.glances
+    )
+    for entry in race.entries[1:]:
+        words = entry.reason if entry.speed is None else f"{entry.speed.ratio:.2f}x of {base.runtime}"
+        request.listen(Event("baseline", f"{entry.name}: {words}"))
+    return tuple(
+        Baseline(entry.name, entry.artefact, entry.speed, entry.reason)
+        for entry in race.entries[1:]
+        if entry.artefact is not None
+    )
 
 
 def _fastest(base: Artefact, baselines: tuple[Baseline, ...]) -> Artefact:
     """Return the fastest baseline: the base itself unless another is measured faster."""
     faster = [b for b in baselines if b.speed is not None and b.speed.verdict is Verdict.FASTER]
-    return max(faster, key=lambda b: b.speed.ratio if b.speed else 0.0).artefact if faster else base
+    return max(faster, key=lambda b: b.speed.low if b.speed else 0.0).artefact if faster else base
 
 
 def relocated(run: Run, folder: Path) -> Run:
