@@ -2,13 +2,14 @@
 
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env, Toml
 
 from tersor._version import __version__
-from tersor.cli.config import as_toml, split_config, used
+from tersor.cli.config import as_toml, split_config, take, used
 from tersor.errors import ArgumentError, TersorError
 
 #: Command -> the module and function that carry it out, and one line about it.
@@ -48,7 +49,8 @@ COMMANDS = {
 
 _EVERYWHERE = """Every command also takes `--config FILE` (TOML, one table a command; each output folder holds the
 `config.toml` that repeats it) and environment variables such as `TERSOR_OPTIMIZE_MAX_DROP`. Words on the command line
-come first, then the environment, then the file.
+come first, then the environment, then the file. `--track tensorboard:DIR`, `mlflow:URI` or `wandb:PROJECT` logs what
+happens, and the numbers of every candidate.
 
 Exit status: 0 done, 1 error, 2 wrong usage, 3 nothing better held, 130 interrupted.
 """
@@ -74,14 +76,23 @@ def build_app(config: Path | None = None) -> App:
     return app
 
 
+def _tracking(places: list[str]) -> AbstractContextManager[None]:
+    if not places:
+        return nullcontext()
+    from tersor.cli.trackers import tracking
+
+    return tracking(places)
+
+
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit status: 0, 1 error, 2 usage, 3 nothing better held, 130 interrupted."""
     # torch.export warns of its own internals whenever a graph is copied; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     try:
         words, config = split_config(tokens, COMMANDS)
+        words, places = take(words, "--track", "tensorboard:DIR, mlflow:URI or wandb:PROJECT")
         command, bound, _ = build_app(config).parse_args(words, exit_on_error=False)
-        with used(as_toml(next(iter(words), ""), bound)):
+        with used(as_toml(next(iter(words), ""), bound)), _tracking(places):
             status = command(*bound.args, **bound.kwargs)
         return status if isinstance(status, int) else 0
     except CycloptsError:

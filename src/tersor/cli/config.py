@@ -17,6 +17,31 @@ from tersor.loading.references import is_entry_point
 _USED: ContextVar[str] = ContextVar("config", default="")
 
 
+def take(tokens: list[str], flag: str, shape: str) -> tuple[list[str], list[str]]:
+    """Take every `flag VALUE` out of the words of a command line; return the others, and the values.
+
+    Raises:
+        ArgumentError: if the last word is the flag; it then says what `shape` a value has.
+
+    Example:
+        >>> take(["check", "--track", "a", "--data", "d"], "--track", "tensorboard:DIR")
+        (['check', '--data', 'd'], ['a'])
+    """
+    rest: list[str] = []
+    values: list[str] = []
+    words = iter(tokens)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != flag:
+            rest.append(word)
+            continue
+        given = value if equals else next(words, "")
+        if not given:
+            raise ArgumentError(f"`{flag}` takes {shape}.")
+        values.append(given)
+    return rest, values
+
+
 def split_config(tokens: list[str], commands: Collection[str]) -> tuple[list[str], Path | None]:
     """Take `--config FILE` out of the words of a command line.
 
@@ -31,18 +56,12 @@ def split_config(tokens: list[str], commands: Collection[str]) -> tuple[list[str
         >>> split_config(["check", "--data", "d"], ["check"])
         (['check', '--data', 'd'], None)
     """
-    rest, path = list(tokens), None
-    for place, token in enumerate(tokens):
-        name, equals, value = token.partition("=")
-        if name == "--config":
-            if not equals and place + 1 == len(tokens):
-                raise ArgumentError("`--config` takes a file, such as `out/config.toml`.")
-            path = Path(value if equals else tokens[place + 1])
-            rest[place : place + (1 if equals else 2)] = []
-            break
-    if path is not None:
-        _check(path, commands, trusted="--allow-code-execution" in rest)
-    return rest, path
+    rest, files = take(tokens, "--config", "a file, such as `out/config.toml`")
+    if len(files) > 1:
+        raise ArgumentError("Give one `--config`; its file may hold a table for every command.")
+    for file in files:
+        _check(Path(file), commands, trusted="--allow-code-execution" in rest)
+    return rest, Path(files[0]) if files else None
 
 
 def _check(path: Path, commands: Collection[str], *, trusted: bool) -> None:

@@ -61,7 +61,9 @@ def demo(
         ledger = Path(tempfile.mkdtemp(prefix="tersor-")) / "ledger.jsonl"
         result = optimize(network, splits, max_drop=max_drop, seed=seed, ledger=ledger, on_event=display)
     status = finish(
-        result, output, command=f"tersor demo --model {model} --optimizer {optimizer} --seed {seed}"
+        result,
+        output,
+        command=f"tersor demo --model {model} --optimizer {optimizer} --max-drop {max_drop} --seed {seed}",
     )
     sys.stdout.write(_NEXT)
     return status

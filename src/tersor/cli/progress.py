@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tersor.cli.trackers import trackers
 from tersor.search.events import Event
 
 
@@ -46,7 +47,9 @@ class Display:
             self.bar.stop()
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event, and hand it to the trackers."""
+        for tracker in trackers():
+            tracker(event)
         if self.quiet:
             return
         if event.total:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 def finish(result: "Result", output: Path, *, command: str, json: bool = False) -> int:
     """Save `result` in `output`, print it, and return the exit status."""
     from tersor.cli.config import used_words
+    from tersor.cli.trackers import trackers
     from tersor.reporting.report import render_json
     from tersor.reporting.terminal import render_terminal
 
     config = used_words()
     folder = result.save(output, command=command, config=config)
     record = result.record(command, config)
+    for tracker in trackers():
+        tracker.finish(record)
     if json:
         sys.stdout.write(render_json(record))
     else:

@@ -34,13 +34,16 @@ def heat(record: Record) -> Heat | None:
     if not methods:
         return None
     cells = tuple(
-        (name, tuple((words.quality(value), _level(value, top)) for value in row)) for name, row in rows
+        (name, tuple((words.share(value), _level(value, top)) for value in row)) for name, row in rows
     )
-    return Heat(f"Loss of {record.aim.metric} by layer and method", methods, cells)
+    return Heat(
+        "Change of the outputs when one layer alone is changed, share of their energy", methods, cells
+    )
 
 
 def _level(value: float | None, top: float) -> float:
-    return max(0.0, value / top) if value is not None and top > 0 else 0.0
+    """Shade by the square root: energies span decades, and the amplitude is what a reader compares."""
+    return max(0.0, value / top) ** 0.5 if value is not None and top > 0 else 0.0
 
 
 def overview(heat: Heat | None) -> Picture | None:

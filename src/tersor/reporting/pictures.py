@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from tersor.reporting import words
-from tersor.reporting.record import Curve, Estimate, Record
+from tersor.reporting.record import Curve, Estimate, Record, Roofline, RooflinePoint
 from tersor.reporting.svg import Picture, haloed, inline, picture
 
 _COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
@@ -108,37 +108,56 @@ def _thinned(curve: Curve) -> list[tuple[float | None, float | None]]:
 
 
 def roofline(record: Record) -> Picture | None:
-    """Draw what the machine can do at most and where the models stand."""
+    """Draw what the machine can do at most, where the models stand, and how far each is from its own limit."""
     roof = record.roofline
     points = [
-        {"x": point.macs_per_byte, "y": point.macs_per_s / 1e9, "name": point.name}
-        for point in (roof.points if roof else ())
-        if point.macs_per_byte and point.macs_per_s
+        _stand(point) for point in (roof.points if roof else ()) if point.macs_per_byte and point.macs_per_s
     ]
     if not roof or not points:
         return None
     label = "Roofline. " + " ".join(
-        f"{point['name']} reaches {point['y']:.3g} billion multiply-adds a second." for point in points
+        f"{point['name']} reaches {point['y']:.3g} billion multiply-adds a second{point['told']}."
+        for point in points
     )
-    return picture(
-        "roofline", label, partial(_roofline, roof.macs_per_s / 1e9, roof.bytes_per_s / 1e9, points)
-    )
+    return picture("roofline", label, partial(_roofline, roof, points))
 
 
-def _roofline(peak: float, bandwidth: float, points: list[dict], width: int) -> alt.TopLevelMixin:
+def _stand(point: RooflinePoint) -> dict[str, Any]:
+    """Return where a model stands, in billions a second, and its own limit where that is known."""
+    assert point.macs_per_s is not None
+    reached = point.macs_per_s / 1e9
+    share = point.share or 0.0
+    told = f", {words.share(share)} of its limit" if share else ""
+    top = reached / share if share else reached
+    text = point.name + (f", {100 * share:.0f} %" if share else "")
+    return {
+        "x": point.macs_per_byte,
+        "y": reached,
+        "top": top,
+        "name": point.name,
+        "told": told,
+        "text": text,
+    }
+
+
+def _roofline(roof: Roofline, points: list[dict[str, Any]], width: int) -> alt.TopLevelMixin:
+    peak, bandwidth = roof.macs_per_s / 1e9, roof.bytes_per_s / 1e9
     knee = peak / bandwidth
     xs, ys = [point["x"] for point in points], [point["y"] for point in points]
     left, right = min(knee, *xs) / 3, max(knee, *xs) * 3
-    roof = [{"x": left, "y": bandwidth * left}, {"x": knee, "y": peak}, {"x": right, "y": peak}]
-    low, high = min(*ys, bandwidth * left) / 1.5, peak * 1.6
+    high = 1.6 * max(peak, *(point["top"] for point in points))
     x = alt.X("x:Q", **_log("multiply-adds per byte moved", left, right))
-    y = alt.Y("y:Q", **_log("billion multiply-adds a second", low, high))
-    line = alt.Chart(inline(roof)).mark_line(color="var(--ink)", strokeWidth=2).encode(x=x, y=y)
-    spots = alt.Chart(inline([point | {"text": point["name"]} for point in points])).encode(x=x, y=y)
-    dots = spots.mark_point(filled=True, size=110, color="var(--c1)", opacity=1)
-    return alt.layer(line, dots, *haloed(spots, align="left", dx=9, dy=-7)).properties(
-        width=width, height=260
+    y = alt.Y("y:Q", **_log("billion multiply-adds a second", min(*ys, bandwidth * left) / 1.5, high))
+    roofs = [{"x": left, "y": bandwidth * left}, {"x": knee, "y": peak}, {"x": right, "y": peak}]
+    line = alt.Chart(inline(roofs)).mark_line(color="var(--ink)", strokeWidth=2).encode(x=x, y=y)
+    spots = alt.Chart(inline(points)).encode(x=x, y=y)
+    reach = spots.mark_rule(color="var(--c1)", strokeDash=[3, 3]).encode(y2="top:Q")
+    limits = spots.mark_tick(color="var(--c1)", thickness=2, size=16, orient="horizontal").encode(
+        y=alt.Y("top:Q", **_log("billion multiply-adds a second", min(*ys, bandwidth * left) / 1.5, high))
     )
+    dots = spots.mark_point(filled=True, size=110, color="var(--c1)", opacity=1)
+    names = haloed(spots, align="left", dx=9, dy=12)
+    return alt.layer(line, reach, limits, dots, *names).properties(width=width, height=260)
 
 
 def _log(title: str, low: float, high: float) -> dict[str, Any]:

@@ -5,43 +5,21 @@ finite, is None. Times are in seconds, sizes in bytes, qualities in the unit of 
 exist or has the wrong type raises `pydantic.ValidationError`, which is a ValueError.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from tersor.errors import ArgumentError
+from tersor.reporting.numbers import Count, Number
 
 #: Version of the layout of `report.json`; it grows when a field changes its meaning or goes.
 SCHEMA = 1
 
 _STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="null")
-
-
-def _finite(value: object) -> float | None:
-    try:
-        number = float(value)  # pyright: ignore[reportArgumentType]  # what float() refuses is reported below
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"not a number: {error}") from error
-    return number if math.isfinite(number) else None
-
-
-def _count(value: object) -> int | None:
-    number = _finite(value)
-    return None if number is None else int(number)
-
-
-def _or_none(read):
-    return BeforeValidator(lambda value: None if value is None else read(value))
-
-
-Number = Annotated[float | None, _or_none(_finite)]
-Count = Annotated[int | None, _or_none(_count)]
 
 
 class Standing(StrEnum):
@@ -195,7 +173,8 @@ class Layer:
         before: shape or bits before.
         after: shape or bits after.
         reason: why it was changed, or why it could not be.
-        sensitivity: loss of quality by method (`prune 50%`, `int8`), in one unit for all layers.
+        sensitivity: share of the energy of the outputs that changes when this layer alone is changed, by method
+            (`prune 50%`, `8-bit integers`).
     """
 
     name: str
@@ -246,11 +225,23 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class RooflinePoint:
-    """A model on the roofline: multiply-adds per byte moved, and multiply-adds per second reached."""
+    """A model on the roofline.
+
+    Attributes:
+        name: the model.
+        macs_per_byte: multiply-adds for each byte moved.
+        macs_per_s: multiply-adds per second reached.
+        limit_s: shortest time that a call could take on this machine.
+        share: that time over the measured one; 1 is the limit.
+        bound: what sets the limit, `arithmetic` or `memory`.
+    """
 
     name: str
     macs_per_byte: Number
     macs_per_s: Number
+    limit_s: Number = None
+    share: Number = None
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
@@ -260,11 +251,13 @@ class Roofline:
     Attributes:
         macs_per_s: highest arithmetic rate measured.
         bytes_per_s: highest memory rate measured.
+        int8_macs_per_s: highest arithmetic rate measured in 8-bit integers.
         points: the models.
     """
 
     macs_per_s: float
     bytes_per_s: float
+    int8_macs_per_s: Number = None
     points: tuple[RooflinePoint, ...] = ()
 
 
@@ -304,6 +297,7 @@ class Record:
         phases: use of the budget.
         budget_s: the budget.
         warnings: what a reader must know before trusting a number.
+        omitted: parts of the report that could not be made, and why.
         schema: version of this layout.
 
     Example:
@@ -340,6 +334,7 @@ class Record:
     phases: tuple[Phase, ...] = ()
     budget_s: Number = None
     warnings: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -71,14 +71,15 @@ def _changes(record: Record) -> tuple[Section, ...]:
         Section(
             anchor="sensitivity",
             title="Sensitivity of each layer",
-            note="Loss of quality when only this layer is changed. A stronger colour loses more.",
+            note="How much of the outputs changes when only this layer does, without any retraining: half of its units "
+            "gone, or its numbers rounded. A stronger color changes more.",
             pictures=_one(overview(heat(record))),
             heat=heat(record),
         ),
         Section(
             anchor="slices",
             title="Quality by part of the data",
-            note="A mean can hide a class that is lost. The largest loss comes first.",
+            note="On the search split; the largest loss comes first. A mean can hide a class that is lost.",
             tables=_filled(tables.slices(record)),
         ),
     )  # fmt: skip
@@ -119,8 +120,9 @@ def _confidence(record: Record) -> tuple[Section, ...]:
         Section(
             anchor="roofline",
             title="Roofline",
-            note="The line is the most that this machine does, as measured: left of the bend memory sets the limit, "
-            "right of it arithmetic.",
+            note="The line is the most that this machine does in single precision, as measured: on the slope memory "
+            "sets the limit, right of it arithmetic. What stays in the caches may lie above the slope, and integers "
+            "above the line. The dash over each model is its own limit, and the percentage how much of it is reached.",
             pictures=_one(pictures.roofline(record)),
             tables=_filled(tables.roofline(record)),
         ),
@@ -139,6 +141,7 @@ def _circumstances(record: Record) -> tuple[Section, ...]:
             anchor="budget",
             title="Data and time",
             note=budget,
+            steps=tuple(f"left out: {part}" for part in record.omitted),
             tables=_filled(tables.splits(record)) + _filled(tables.phases(record)),
         ),
         Section(anchor="environment", title="Environment", tables=tuple(environment)),

@@ -1,6 +1,7 @@
 """The picture of how the times of single calls are spread."""
 
 from functools import partial
+from typing import Any
 
 import altair as alt
 
@@ -10,6 +11,8 @@ from tersor.reporting.svg import Picture, haloed, inline, picture
 
 #: More times than this are thinned before they are drawn.
 _DRAWN = 1500
+#: From this factor between the longest and the shortest time on, the axis is logarithmic.
+_DECADE = 12.0
 
 
 def latency(record: Record) -> Picture | None:
@@ -29,12 +32,13 @@ def latency(record: Record) -> Picture | None:
 def _strips(rows: list[Row], width: int) -> alt.TopLevelMixin:
     starts = [min(_milliseconds(row), default=0.8 * _quantiles(row)[0][1]) for row in rows]
     domain = [0.85 * min(starts), 1.2 * max(_quantiles(row)[-1][1] for row in rows)]
-    scale = alt.Scale(domain=domain, nice=False, clamp=True)
+    wide = domain[1] > _DECADE * domain[0]
+    scale = alt.Scale(type="log" if wide else "linear", domain=domain, nice=False, clamp=True)
     strips = []
     for place, row in enumerate(rows):
         last = place == len(rows) - 1
         axis = (
-            alt.Axis(title="time of one call, ms")
+            alt.Axis(title="time of one call, ms" + wide * " (logarithmic)", **_ticks(domain, wide))
             if last
             else alt.Axis(labels=False, ticks=False, title=None)
         )
@@ -47,6 +51,12 @@ def _strips(rows: list[Row], width: int) -> alt.TopLevelMixin:
         layers = (_coloured(body, colour, area=len(times) > 1), *_marks(row, x), heading)
         strips.append(alt.layer(*layers).properties(width=width, height=96 if len(times) > 1 else 44))
     return alt.vconcat(*strips, spacing=26)
+
+
+def _ticks(domain: list[float], wide: bool) -> dict[str, Any]:
+    """Return ticks at 1, 2 and 5 of every decade for a logarithmic axis; a linear one finds its own."""
+    every = [m * 10.0**e for e in range(-5, 7) for m in (1, 2, 5)]
+    return {"values": [v for v in every if domain[0] <= v <= domain[1]], "format": "~g"} if wide else {}
 
 
 def _density(times: list[dict[str, float]], domain: list[float], x: alt.X) -> alt.Chart:

@@ -146,8 +146,10 @@ def _marked(record: Record) -> int:
 
 def _recipe(row: Row) -> str:
     """The last steps of a long recipe; that of what is shipped stands in full in the report and the card."""
+    if not row.recipe:
+        return "unchanged" if row.size_bytes is not None or not row.dropped_because else "not built"
     if len(row.recipe) <= _STEPS:
-        return "; ".join(row.recipe) or "unchanged"
+        return "; ".join(row.recipe)
     return f"after {len(row.recipe) - _STEPS + 1} steps: " + "; ".join(row.recipe[1 - _STEPS :])
 
 
@@ -275,12 +277,16 @@ def roofline(record: Record) -> Table:
             point.name,
             words.MISSING if point.macs_per_byte is None else f"{point.macs_per_byte:.3g}",
             words.rate(point.macs_per_s),
+            words.seconds(point.limit_s),
+            words.share(point.share),
+            point.bound,
         )
         for point in points
     )
-    return Table(
-        "Roofline", ("model", "multiply-adds a byte", "multiply-adds a second"), rows, frozenset({1, 2})
-    )
+    columns = (
+        "model", "multiply-adds a byte", "multiply-adds a second", "shortest time", "share of the limit", "limited by",
+    )  # fmt: skip
+    return _told(Table("Roofline", columns, rows, frozenset(range(1, 5))))
 
 
 def splits(record: Record) -> Table:

@@ -75,6 +75,18 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
     return f"{digits} {units[place]}".strip()
 
 
+def share(value: float | None) -> str:
+    """Write a fraction of a whole.
+
+    Example:
+        >>> share(0.1234), share(1e-4), share(2.5), share(1e-9)
+        ('12.3 %', '0.01 %', '250 %', '< 0.001 %')
+    """
+    if value is None:
+        return MISSING
+    return "< 0.001 %" if 0 < value < 1e-5 else f"{100 * value:.3g} %"
+
+
 def factor(value: float | None) -> str:
     """Write a ratio.
 

@@ -11,7 +11,8 @@ from tersor._version import __version__
 from tersor.certification.certificate import Certificate
 from tersor.measurement.machine import this_machine
 from tersor.measurement.result import Comparison, Measurement
-from tersor.planning.plan import Cut, Quantize
+from tersor.planning.plan import Drop, Factorize, Plan, Quantize
+from tersor.quantization.model import QuantizedModel
 from tersor.reporting.record import (
     Aim,
     Claim,
@@ -25,15 +26,19 @@ from tersor.reporting.record import (
     Standing,
     Verdict,
 )
+from tersor.reporting.words import share
 from tersor.search.candidate import Candidate
 from tersor.search.finalists import gain
+from tersor.search.insight import Insight
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Baseline, Run
+from tersor.search.sensitivity import PRUNED
 
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
 _SPLITS = ("train", "calibration", "search", "certification")
 #: Points of a training curve that a picture can show.
 _POINTS = 200
+_NONE = Insight()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,15 @@ def sentence(story: Story) -> str:
     )
 
 
-def describe(story: Story, command: str = "", config: str = "") -> Record:
-    """Return the record of a run; `command` and `config` are how to repeat it."""
+def describe(story: Story, command: str = "", config: str = "", insight: Insight = _NONE) -> Record:
+    """Return the record of a run.
+
+    Args:
+        story: the run, and how it ended.
+        command: the command that repeats it.
+        config: its words in full.
+        insight: what was learnt after the end.
+    """
     run = story.run
     best_index = next((i for i, c in enumerate(story.tried) if c is story.best), None)
     return Record(
@@ -90,17 +102,21 @@ def describe(story: Story, command: str = "", config: str = "") -> Record:
         candidates=tuple(_row(story, candidate) for candidate in story.tried),
         chosen=best_index,
         baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
-        layers=_layers(run.task.model, story.answer) if story.best else (),
+        layers=_layers(run.task.model, story.answer, insight),
+        slices=insight.slices,
         curves=tuple(_curve(candidate) for candidate in story.tried if candidate.losses),
         claim=_claim(story),
         conditions=_conditions(run),
         machine=_machine(run),
         versions=_versions(),
         seeds={"search": run.request.seed},
+        roofline=insight.roofline,
         command=command,
         config=config,
+        phases=insight.phases,
         budget_s=run.request.budget_s,
         warnings=tuple(note for note in story.notes if note.startswith("warning")),
+        omitted=insight.omitted,
     )
 
 
@@ -244,22 +260,22 @@ def _latency(measured: Measurement | None) -> Latency | None:
 
 
 def _baseline_row(run: Run, baseline: Baseline) -> Row:
+    """Return a free baseline; the first is what the others were measured against, and has its time from them."""
+    against = next((other.speed.base for other in run.baselines if other.speed), None)
     return Row(
         name=baseline.name,
         runtime=baseline.artefact.runtime,
         speedup=_speedup(baseline.speed) or Estimate(value=1.0),
-        latency=_latency(baseline.speed.candidate if baseline.speed else None),
+        latency=_latency(baseline.speed.candidate if baseline.speed else against),
         size_bytes=baseline.artefact.size_bytes,
         tried_because="the best free baseline" if baseline.artefact == run.rival else "free",
         dropped_because=baseline.reason,
     )
 
 
-def _layers(original: nn.Module, answer: Candidate) -> tuple[Layer, ...]:
-    """Return what was done to each layer that has a weight, in the order of the network."""
+def _layers(original: nn.Module, answer: Candidate, insight: Insight) -> tuple[Layer, ...]:
+    """Return what was done to each layer that has a weight, in the order of the network, and why."""
     assert answer.model is not None
-    cuts = answer.plan.of(Cut)
-    integers = {edit.site for edit in answer.plan.of(Quantize)}
     after = _shapes(answer)
     rows = []
     for name, module in original.named_modules():
@@ -269,7 +285,7 @@ def _layers(original: nn.Module, answer: Candidate) -> tuple[Layer, ...]:
         shape = tuple(weight.shape)
         left = after.get(name, shape)
         changes = [f"{1 - _count(left) / _count(shape):.0%} of the weights cut"] if left != shape else []
-        changes += ["8-bit integers"] if name in integers else []
+        changes += _edits_of(answer.plan, name)
         rows.append(
             Layer(
                 name=name,
@@ -277,10 +293,35 @@ def _layers(original: nn.Module, answer: Candidate) -> tuple[Layer, ...]:
                 change=", ".join(changes),
                 before=_written(shape),
                 after=_written(left),
-                reason="" if changes or not cuts else "left as it is",
+                reason=_reason(name, answer, insight, cut=bool(changes)),
+                sensitivity=insight.sensitivity.get(name, {}),
             )
         )
     return tuple(rows)
+
+
+def _edits_of(plan: Plan, layer: str) -> list[str]:
+    """Return what a plan does to one layer besides cutting, in words."""
+    words = [f"product of rank {edit.rank}" for edit in plan.of(Factorize) if edit.layer == layer]
+    words += ["dropped with its block" for edit in plan.of(Drop) if f"{layer}.".startswith(f"{edit.block}.")]
+    return words + ["8-bit integers" for edit in plan.of(Quantize) if edit.site == layer]
+
+
+def _reason(layer: str, answer: Candidate, insight: Insight, *, cut: bool) -> str:
+    """Return why a layer was changed, or could not be."""
+    floats = answer.model.floats if isinstance(answer.model, QuantizedModel) else {}
+    if layer in floats:
+        return f"in floating point: {floats[layer]}"
+    noise = insight.sensitivity.get(layer, {}).get(PRUNED)
+    measured = (
+        "" if noise is None else f"without half of its units alone, {share(noise)} of the outputs changes"
+    )
+    if cut:
+        return measured
+    frozen = insight.reasons.get(layer, "")
+    if frozen:
+        return f"cannot be cut: it {frozen}"
+    return measured and f"kept whole: {measured}"
 
 
 def _shapes(answer: Candidate) -> dict[str, tuple[int, ...]]:
@@ -301,7 +342,7 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def _written(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
+    return "×".join(map(str, shape))
 
 
 def _curve(candidate: Candidate) -> Curve:

@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tersor.reporting.record import Record
 from tersor.reporting.report import render_html
 from tersor.search.candidate import Candidate
 from tersor.search.describe import Story, describe, sentence
+from tersor.search.insight import Insight, look
 from tersor.search.interim import SEARCH
 from tersor.search.log import LOG
 from tersor.search.outcome import Fate, Outcome
@@ -84,6 +86,11 @@ class Result:
     def _story(self) -> Story:
         return Story(self.run, self.tried, self.best, self.outcome, self.notes)
 
+    @cached_property
+    def _insight(self) -> Insight:
+        """What the report tells beyond the search, measured when it is first asked for."""
+        return look(self.run, self.answer, self.log)
+
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
@@ -91,7 +98,7 @@ class Result:
 
     def record(self, command: str = "", config: str = "") -> Record:
         """Return everything about the run as plain data for reports."""
-        return describe(self._story, command, config)
+        return describe(self._story, command, config, self._insight)
 
     def report(self, path: str | Path) -> Path:
         """Write the report alone, one page that needs no network and runs no script."""
