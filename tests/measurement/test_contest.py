@@ -1,11 +1,13 @@
 import dataclasses
+from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.errors import ArgumentError, MeasurementError
-from tersor.measurement.contest import Pair, counting, interval_of
+from tersor.measurement.contest import LAUNCHES, MOST_LAUNCHES, Pair, _one_against, counting, interval_of
 from tersor.measurement.measure import compare, measure, measure_all
 from tersor.measurement.result import Verdict
 from tersor.measurement.runner import Block
@@ -94,3 +96,35 @@ def test_launches_are_the_observations_once_there_are_enough_of_them():
 def test_a_time_cap_of_zero_is_refused(inputs, small):
     with pytest.raises(ArgumentError, match="seconds"):
         compare(small, small, inputs, seconds=0)
+
+
+def staged(ratios):
+    """The interval of a contest whose launches would give `ratios`, one after the other."""
+    launches = [[pair(ratio)] for ratio in ratios]
+    count = LAUNCHES
+    while count < MOST_LAUNCHES and _one_against(launches[:count], count):
+        count += 1
+    return interval_of(launches[:count])
+
+
+def test_going_on_where_one_launch_stands_alone_misses_a_median_of_1_in_43_of_1000_cases():
+    missed = 0
+    for signs in product((-1, 1), repeat=MOST_LAUNCHES):
+        interval = staged([1 + sign * 0.01 * (1 + place) for place, sign in enumerate(signs)])
+        missed += not interval.low <= 1 <= interval.high
+    assert missed == 2 * 16 + 12
+
+
+@pytest.mark.parametrize("true", [0.98, 1.0, 1.005, 1.03])
+def test_the_staged_interval_holds_any_median_of_a_skewed_distribution(true):
+    rng, missed = np.random.default_rng(0), 0
+    for _ in range(1000):
+        interval = staged(true * 2 ** (0.05 * (rng.exponential(size=MOST_LAUNCHES) - np.log(2))))
+        missed += not interval.low <= true <= interval.high
+    assert missed / 1000 <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5
+
+
+def test_one_launch_that_was_disturbed_does_not_hide_a_speed_up():
+    interval = staged([1.05, 1.04, 0.97, 1.06, 1.05, 1.04, 1.05, 1.06, 1.04, 1.05])
+    assert interval.low == 1.04
+    assert staged([1.05, 1.04, 0.97, 1.06, 0.99, 1.04]).low == 0.97

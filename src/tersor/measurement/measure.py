@@ -52,7 +52,8 @@ def compare(
     Both run on the same processors, in turns of 50 ms (ABBA), in several launches of fresh processes. A launch gives
     the median ratio of its neighbouring turns; turns spoilt by the system are left out, or taken in processor time
     where all are. The speed-up is the median over launches, and its 95 per cent interval comes from order
-    statistics, so it assumes no distribution.
+    statistics, so it assumes no distribution. Where one of six launches stands against the others, there are up to
+    four more.
 
     Args:
         base: the file to compare with; measure it as it would really be used.

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +52,7 @@ class Runner:
         threads: threads the runtime may use.
         cpus: processors it is bound to; none binds it to none.
         patience_s: seconds after which a request without an answer is given up.
+        wait: False only starts the process, which imports what it needs while others do the same; `open` follows.
 
     Raises:
         MeasurementError: if the file cannot be opened or run.
@@ -64,6 +66,7 @@ class Runner:
         threads: int = 1,
         cpus: Sequence[int] = (),
         patience_s: float = _PATIENCE_S,
+        wait: bool = True,
     ) -> None:
         self.artefact = artefact
         self.threads = threads
@@ -80,7 +83,9 @@ class Runner:
         )
         self._replies: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self.load_s = self._open(inputs, cpus)
+        self._inputs, self._cpus, self.load_s = inputs, cpus, nan
+        if wait:
+            self.open()
 
     def __enter__(self) -> "Runner":
         return self
@@ -89,6 +94,27 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def open(self) -> None:
+        """Open the file in the process and run it once.
+
+        Raises:
+            MeasurementError: if that fails; the process is ended.
+        """
+        arrays = Path(self._folder.name) / "inputs.npz"
+        np.savez(arrays, *self._inputs)
+        request = {
+            "do": "open",
+            "artefact": self.artefact.to_json(),
+            "threads": self.threads,
+            "inputs": str(arrays),
+            "cpus": list(self._cpus),
+        }
+        try:
+            self.load_s = self._ask(request)["load_s"]
+        except MeasurementError:
+            self.close()
+            raise
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Run the file once on `inputs`; return its outputs, the main one first.
@@ -118,22 +144,6 @@ class Runner:
             if pipe is not None:
                 pipe.close()
         self._folder.cleanup()
-
-    def _open(self, inputs: Sequence[np.ndarray], cpus: Sequence[int]) -> float:
-        arrays = Path(self._folder.name) / "inputs.npz"
-        np.savez(arrays, *inputs)
-        request = {
-            "do": "open",
-            "artefact": self.artefact.to_json(),
-            "threads": self.threads,
-            "inputs": str(arrays),
-            "cpus": list(cpus),
-        }
-        try:
-            return self._ask(request)["load_s"]
-        except MeasurementError:
-            self.close()
-            raise
 
     def _listen(self) -> None:
         """Pass replies on; an empty one says that the process is gone."""
