@@ -45,14 +45,18 @@ if TYPE_CHECKING:
     from tersor.planning.plan import Plan as Plan
     from tersor.planning.plan import Quantize as Quantize
     from tersor.quantization.quantize import quantize as quantize
-    from tersor.recovery.loop import train as train
+    from tersor.recovery.course import Course as Course
+    from tersor.recovery.head import new_head as new_head
+    from tersor.recovery.head import with_outputs as with_outputs
+    from tersor.recovery.learn import Learned as Learned
     from tersor.recovery.recover import recover as recover
+    from tersor.recovery.train import distill as distill
+    from tersor.recovery.train import train as train
     from tersor.search.candidate import Candidate as Candidate
     from tersor.search.optimize import optimize as optimize
     from tersor.search.outcome import Outcome as Outcome
     from tersor.search.result import Result as Result
     from tersor.search.resume import resume as resume
-    from tersor.search.verbs import distill as distill
     from tersor.search.verbs import factorize as factorize
     from tersor.search.verbs import prune as prune
     from tersor.surgery.apply import apply as apply
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "tersor.search.optimize": ("optimize",),
     "tersor.search.resume": ("resume",),
-    "tersor.search.verbs": ("prune", "factorize", "distill"),
+    "tersor.search.verbs": ("prune", "factorize"),
     "tersor.search.candidate": ("Candidate",),
     "tersor.search.outcome": ("Outcome",),
     "tersor.search.result": ("Result",),
@@ -81,7 +85,10 @@ _HOMES = {
     "tersor.surgery.store": ("save", "load"),
     "tersor.quantization.quantize": ("quantize",),
     "tersor.recovery.recover": ("recover",),
-    "tersor.recovery.loop": ("train",),
+    "tersor.recovery.course": ("Course",),
+    "tersor.recovery.learn": ("Learned",),
+    "tersor.recovery.head": ("new_head", "with_outputs"),
+    "tersor.recovery.train": ("train", "distill"),
     "tersor.exporting.export": ("export", "open_artefact"),
     "tersor.exporting.keras_file": ("export_keras",),
     "tersor.measurement.measure": ("measure", "compare"),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.task import Batch
 from tersor.optimizers.adamw import AdamW
-from tersor.optimizers.auto import choose
+from tersor.optimizers.auto import Rules, choose
 from tersor.optimizers.sgd import SGD
 from tersor.optimizers.situations import census, portfolio
 
@@ -64,7 +64,7 @@ def test_the_same_call_gives_the_same_choice_and_leaves_model_and_random_numbers
 
 def test_the_winner_is_the_best_of_the_last_round_and_the_control_was_in_it():
     control = SGD(lr=1e-6)
-    choice = choose(network(), batches(), objective, steps=2000, probe=PROBE, control=control)
+    choice = choose(network(), batches(), objective, steps=2000, probe=PROBE, rules=Rules(control=control))
     last = [t for t in choice.trials if t.steps == choice.trials[-1].steps]
     assert control in [t.recipe for t in last]
     assert choice.recipe == min(last, key=lambda t: t.loss).recipe
@@ -81,7 +81,7 @@ def test_a_control_that_nothing_beats_is_kept():
         calls.append(1)
         return -sum(p.abs().mean() for p in model.parameters()).clamp(max=1e6)
 
-    choice = choose(network(), batches(), rigged, steps=1500, probe=PROBE, control=control)
+    choice = choose(network(), batches(), rigged, steps=1500, probe=PROBE, rules=Rules(control=control))
     assert choice.recipe == control
     assert "nothing beat it" in choice.reason
 
@@ -91,7 +91,7 @@ def test_rates_beyond_the_stability_edge_are_left():
     curvature = 1e4
     target = lambda model, _batch: curvature * model.weight.square().sum()
     choice = choose(
-        nn.Linear(1, 1, bias=False), batches(), target, steps=4000, probe=PROBE[:1], control=SGD(lr=1e-9)
+        nn.Linear(1, 1, bias=False), batches(), target, steps=4000, probe=PROBE[:1], rules=Rules(control=SGD(lr=1e-9))
     )
     assert math.isfinite(min(t.loss for t in choice.trials))
     tried = [t.recipe.lr for t in choice.trials if isinstance(t.recipe, SGD)]
@@ -121,7 +121,7 @@ def test_nothing_to_score_or_train_with_is_refused():
     with pytest.raises(DataError, match="two or more samples"):
         choose(network(), single, objective, steps=1500, probe=PROBE)
     with pytest.raises(ArgumentError, match="`share`"):
-        choose(network(), batches(), objective, steps=1500, probe=PROBE, share=1.5)
+        Rules(share=1.5)
 
 
 def test_a_model_that_diverges_everywhere_still_gets_an_answer():

@@ -12,12 +12,12 @@ from tersor.loading.task import Batch
 from tersor.recovery.blocks import Reconstruction, reconstruct_blocks
 from tersor.recovery.cache import TeacherCache, fingerprint
 from tersor.recovery.epochs import Epochs, InMemory
-from tersor.recovery.hold import Holder
 from tersor.recovery.layers import least_squares, refit_layers
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.teacher import live
 from tersor.recovery.views import Views, counter_rng, shift_and_flip
+from tersor.surgery.hold import Holder
 
 
 def images(samples=384) -> InMemory:

@@ -7,7 +7,8 @@ from torch import nn
 from tersor.cli.digits import ConvNet, Perceptron
 from tersor.errors import ArgumentError, DataError, PlanError
 from tersor.loading.task import Batch
-from tersor.search.verbs import distill, factorize, prune
+from tersor.recovery.train import distill
+from tersor.search.verbs import factorize, prune
 from tersor.surgery.apply import apply
 
 

@@ -35,9 +35,11 @@ class Answered:
         """Yield batches whose target is the original's output; see `Split.batches`."""
         device = device_of(self.model)
         for batch in self.split.batches(size, shuffle=shuffle, limit=limit):
+            inputs = map_tensors(lambda t: t.to(device), batch.inputs)
+            # Not around the yield: whoever walks the batches may want gradients.
             with torch.no_grad():
-                inputs = map_tensors(lambda t: t.to(device), batch.inputs)
-                yield replace(batch, target=main_output(call(self.model, inputs)).cpu())
+                answer = main_output(call(self.model, inputs)).cpu()
+            yield replace(batch, target=answer)
 
     def digest(self) -> str:
         """Return the SHA-256 of the samples' fingerprints."""

@@ -30,6 +30,31 @@ _SHORTEST, _EDGE = 50, 15
 #: A forward pass costs about a third of a training step.
 _FORWARD = 1 / 3
 _WARMUP = 0.1
+#: What the winner has to beat where the user has no recipe of their own.
+_PLAIN = AdamW(lr=1e-3)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Who takes part in the trials, and what they may cost.
+
+    Attributes:
+        arms: recipes to try, the likeliest first; the usual ones for the model when left out.
+        control: the user's own recipe, or a plain one: it takes part whatever its chances.
+        share: largest cost of the choice, as a fraction of the training steps.
+        layer_decay: see `parameter_groups`.
+
+    Raises:
+        ArgumentError: if `share` is not in [0, 1).
+    """
+
+    arms: tuple[Recipe, ...] = ()
+    control: Recipe = _PLAIN
+    share: float = 0.15
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        fraction("share", self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +98,7 @@ def choose(
     *,
     steps: int,
     probe: Sequence[Batch],
-    control: Recipe | None = None,
-    share: float = 0.15,
+    rules: Rules | None = None,
 ) -> Choice:
     """Choose optimizer and learning rate for a run of `steps`, by trials that cost at most `share` of it.
 
@@ -93,11 +117,10 @@ def choose(
         objective: scalar loss of (model, batch).
         steps: length of the run that is to follow.
         probe: batches that score the trials; best from the search split.
-        control: recipe that the winner must beat.
-        share: largest cost of the choice, as a fraction of `steps`.
+        rules: who takes part and what it may cost.
 
     Raises:
-        ArgumentError: if `steps` or `share` is outside its range.
+        ArgumentError: if `steps` is not positive.
         DataError: if there is nothing to train or to score with.
 
     Example:
@@ -109,18 +132,16 @@ def choose(
         (0.0, '100 steps are too few for trials (1500 needed): the usual recipe for networks without norms.')
     """
     positive("steps", steps)
-    fraction("share", share)
+    rules = rules or Rules()
     if not probe:
         raise DataError("There are no probe batches to score trials with. Pass some from the search split.")
-    arms = portfolio(model)
-    if steps < _LEAST_STEPS or share == 0:
+    arms = rules.arms or portfolio(model)
+    if steps < _LEAST_STEPS or rules.share == 0:
         norm = census(model).norm
         kind = "networks without norms" if norm == "none" else f"networks with {norm} norms"
         few = f"{steps} steps are too few for trials ({_LEAST_STEPS} needed)"
         return Choice(arms[0], _WARMUP, f"{few}: the usual recipe for {kind}.")
-    return _Contest(model, batches, objective, probe, steps * share).run(
-        arms, control or AdamW(lr=1e-3), steps
-    )
+    return _Contest(model, batches, objective, probe, rules, steps).run(arms)
 
 
 class _Contest:
@@ -132,14 +153,17 @@ class _Contest:
         batches: Iterable[Batch],
         objective: Objective,
         probe: Sequence[Batch],
-        budget: float,
+        rules: Rules,
+        steps: int,
     ) -> None:
         self.model, self.batches, self.objective = model, batches, objective
-        self.probe, self.budget, self.spent = probe, budget, 0.0
+        self.probe, self.rules, self.steps = probe, rules, steps
+        self.budget, self.spent = rules.share * steps, 0.0
         self.trials: list[Trial] = []
 
-    def run(self, arms: Sequence[Recipe], control: Recipe, steps: int) -> Choice:
+    def run(self, arms: Sequence[Recipe]) -> Choice:
         """Find rates, halve, and compare with the control."""
+        control, steps = self.rules.control, self.steps
         tuned = self.tuned(arms)
         field = [replace(recipe, lr=recipe.lr * factor) for factor in (1.0, 2.0, 0.5) for recipe in tuned]
         rounds = self.rounds(len(field))
@@ -204,8 +228,8 @@ class _Contest:
         self, model: nn.Module, recipe: Recipe, length: int, factor: Callable[[int], float]
     ) -> list[float]:
         """Train `model` in place; the list ends early where the loss is not finite."""
-        optimizer, losses = recipe.build(parameter_groups(model)), []
-        peaks = [group["lr"] for group in optimizer.param_groups]
+        optimizer, losses = recipe.build(parameter_groups(model, self.rules.layer_decay)), []
+        peaks = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for step, batch in enumerate(islice(_forever(self.batches), length)):

@@ -1,14 +1,15 @@
 """What usually trains a kind of network: a table, and the census that reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tersor._check import one_of
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.muon import Muon
 from tersor.optimizers.nadamw import NAdamW
-from tersor.optimizers.registry import Recipe
+from tersor.optimizers.registry import Recipe, make_recipe
 from tersor.optimizers.sgd import SGD
 
 
@@ -43,22 +44,97 @@ def census(model: nn.Module) -> Census:
     return Census(total, matrices / max(total, 1), norm)
 
 
-#: Peak learning rates from scratch at batch 128, the likeliest first.
-_ARMS: dict[str, tuple[Recipe, ...]] = {
-    "batch": (SGD(lr=0.1, weight_decay=5e-4), Muon(lr=5e-3), NAdamW(lr=3e-3)),
-    "layer": (NAdamW(lr=1e-3, beta2=0.99), Muon(lr=2e-3), AdamW(lr=1e-3)),
-    "none": (Muon(lr=5e-3), NAdamW(lr=6e-3), SGD(lr=0.1)),
+#: Where the weights come from: fresh, another task, or a larger network of the same task.
+STARTS = ("scratch", "trained", "compressed")
+#: Methods that bring their own schedule: theirs is a constant rate.
+OWN_SCHEDULE = frozenset({"schedule_free"})
+
+#: Peak learning rates at batch 128, by start and by the kind of norm; the likeliest recipe first.
+_ARMS: dict[str, dict[str, tuple[Recipe, ...]]] = {
+    "scratch": {
+        "batch": (SGD(lr=0.1, weight_decay=5e-4), Muon(lr=5e-3), NAdamW(lr=3e-3)),
+        "layer": (NAdamW(lr=1e-3, beta2=0.99), Muon(lr=2e-3), AdamW(lr=1e-3)),
+        "none": (Muon(lr=5e-3), NAdamW(lr=6e-3), SGD(lr=0.1)),
+    },
+    "trained": {
+        "batch": (SGD(lr=0.01, weight_decay=1e-4), AdamW(lr=3e-4), Muon(lr=3e-4)),
+        "layer": (AdamW(lr=1e-4), NAdamW(lr=1e-4, beta2=0.99), AdamW(lr=3e-5)),
+        "none": (AdamW(lr=5e-4), SGD(lr=0.01), Muon(lr=3e-4)),
+    },
+    "compressed": {
+        "batch": (SGD(lr=0.02, weight_decay=1e-4), AdamW(lr=1e-3), Muon(lr=1e-3)),
+        "layer": (AdamW(lr=5e-4), NAdamW(lr=5e-4, beta2=0.99), Muon(lr=5e-4)),
+        "none": (AdamW(lr=2e-3), NAdamW(lr=2e-3), SGD(lr=0.02)),
+    },
 }
+#: Usual peak rates from scratch of the methods by name, and what is left of them for other starts.
+_RATES = {
+    "sgd": 0.1, "adam": 2e-3, "adamw": 2e-3, "rmsprop": 1e-3, "adagrad": 2e-2, "nadamw": 3e-3, "lion": 3e-4,
+    "adafactor": 1e-2, "muon": 5e-3, "schedule_free": 5e-3, "prodigy": 1.0,
+}  # fmt: skip
+_LEFT = {"scratch": 1.0, "trained": 0.1, "compressed": 0.2}
+#: Transformers of this many parameters and more take a fifth of the rates of small ones.
+_LARGE = 5_000_000
 
 
-def portfolio(model: nn.Module) -> tuple[Recipe, ...]:
-    """Return the recipes worth trying on `model` from scratch, the likeliest first.
+def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tuple[Recipe, ...]:
+    """Return the recipes worth trying on `model`, the likeliest first.
+
+    Args:
+        model: looked at, not run.
+        start: one of `STARTS`.
+        batch: samples per step; below 128 the rates shrink with the root, those of SGD for a compressed network in
+            proportion; unless the weights are fresh.
+
+    Raises:
+        ArgumentError: if the start is unknown.
 
     Example:
         >>> portfolio(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))[0].lr
         0.1
     """
-    return _ARMS[census(model).norm]
+    seen = census(model)
+    return tuple(
+        scaled(arm, _size(seen) * _share(arm, start, batch))
+        for arm in _ARMS[one_of("start", start, STARTS)][seen.norm]
+    )
+
+
+def usual_recipe(name: str, model: nn.Module, start: str = "scratch") -> Recipe:
+    """Return the optimizer called `name` at its usual rate for such a model.
+
+    Raises:
+        ArgumentError: if a name is unknown.
+
+    Example:
+        >>> usual_recipe("adamw", nn.Linear(2, 2), "trained").lr
+        0.0002
+    """
+    one_of("optimizer", name, (*_RATES, "auto"))
+    left = 1.0 if name == "prodigy" else _LEFT[one_of("start", start, STARTS)] * _size(census(model))
+    return make_recipe(name, lr=_RATES[name] * left)
+
+
+def scaled(recipe: Recipe, factor: float) -> Recipe:
+    """Return `recipe` with `factor` times its learning rate.
+
+    Example:
+        >>> scaled(SGD(lr=0.1), 0.5).lr
+        0.05
+    """
+    return replace(recipe, lr=recipe.lr * factor)  # pyright: ignore[reportArgumentType] - every recipe is a dataclass
+
+
+def _size(seen: Census) -> float:
+    return 0.2 if seen.norm == "layer" and seen.parameters >= _LARGE else 1.0
+
+
+def _share(recipe: Recipe, start: str, batch: int) -> float:
+    """Return what small batches leave of a rate: less in a network that already works."""
+    if start == "scratch":
+        return 1.0
+    share = min(1.0, batch / 128)
+    return share if isinstance(recipe, SGD) and start == "compressed" else share**0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +145,17 @@ class Decision:
     reason: str
 
 
+_WHY = {
+    "batch": "batch norms: SGD with Nesterov momentum, a fifth of the usual peak",
+    "layer": "layer norms: AdamW, slower when larger",
+    "none": "no norm layers: AdamW, which needs no rate per layer",
+}
+
+
 def recovery_rule(model: nn.Module, batch: int) -> Decision:
     """Return the usual recipe to recover a compressed model of this kind, without trials.
 
-    The learning rates are for batches of 128 and shrink in proportion below; a compressed model
-    restarts near a fifth of what training from scratch takes.
+    A compressed model restarts near a fifth of the peak that training from scratch takes.
 
     Args:
         model: looked at, not run.
@@ -83,13 +165,4 @@ def recovery_rule(model: nn.Module, batch: int) -> Decision:
         >>> recovery_rule(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), 128).recipe.lr
         0.02
     """
-    share, seen = min(1.0, batch / 128), census(model)
-    if seen.norm == "batch":
-        recipe = SGD(lr=0.02 * share, weight_decay=1e-4)
-        return Decision(recipe, "batch norms: SGD with Nesterov momentum, a fifth of the usual peak")
-    if seen.norm == "layer":
-        lr = 5e-4 if seen.parameters < 5_000_000 else 1e-4
-        return Decision(
-            AdamW(lr=lr), f"layer norms, {seen.parameters / 1e6:.1f}M parameters: AdamW, slower when larger"
-        )
-    return Decision(AdamW(lr=2e-3 * share**0.5), "no norm layers: AdamW, which needs no rate per layer")
+    return Decision(portfolio(model, "compressed", batch)[0], _WHY[census(model).norm])

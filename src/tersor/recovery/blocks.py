@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tersor.loading.task import Batch
 from tersor.optimizers.adam import Adam
-from tersor.recovery.hold import Holder
 from tersor.recovery.layers import Kept
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.taps import Tap, execution_order, first_tensor, observe
+from tersor.surgery.hold import Holder
 
 #: Containers whose entries are blocks.
 _LISTS = (nn.Sequential, nn.ModuleList)

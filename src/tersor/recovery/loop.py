@@ -1,6 +1,7 @@
 """The training loop. Its length is the number of batches; another method is another loss."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from tersor.loading.inputs import batch_size, call, main_output
 from tersor.loading.task import Batch
 from tersor.optimizers.groups import parameter_groups
 from tersor.optimizers.registry import Recipe
-from tersor.optimizers.switching import Switching
+from tersor.optimizers.switching import Switching, evaluation_point
 from tersor.recovery import checkpoint
+from tersor.recovery.average import Average
 from tersor.recovery.epochs import Walk
-from tersor.recovery.hold import Holder
-from tersor.recovery.norms import on_device, training_mode
+from tersor.recovery.norms import evaluating, on_device, training_mode
 from tersor.recovery.schedules import Cosine, Schedule
 from tersor.recovery.settings import Settings
 from tersor.recovery.snapshot import Progress, Snapshot, restore, take
+from tersor.recovery.watch import best_look
+from tersor.surgery.hold import Holder
 
 #: Scalar loss of a model on a batch.
 Objective: TypeAlias = Callable[[nn.Module, Batch], Tensor]
@@ -39,6 +42,7 @@ class Trained:
         recipe: the optimizer's hyperparameters.
         rollbacks: how often the loss exploded and the run went back with half the learning rate.
         wall_s: time of this call, in seconds.
+        looks: (step, score) of each look of `Settings.watch`; the model is the best of them.
     """
 
     model: nn.Module
@@ -46,6 +50,7 @@ class Trained:
     recipe: Recipe
     rollbacks: int
     wall_s: float
+    looks: tuple[tuple[int, float], ...] = ()
 
 
 def train(
@@ -125,11 +130,11 @@ def fit(
         raise DataError("There are no batches to train on.")
     model = model if settings.in_place else copy.deepcopy(model)
     run = _Run(model, optimizer, schedule or Cosine(), settings, len(batches))
-    while run.progress.step < len(batches):
+    while not run.over:
         run.walk(batches, objective)
     run.finish()
-    done = run.progress
-    return Trained(model, tuple(done.losses), optimizer, done.rollbacks, time.perf_counter() - began)
+    done, wall_s = run.progress, time.perf_counter() - began
+    return Trained(model, tuple(done.losses), optimizer, done.rollbacks, wall_s, tuple(done.looks))
 
 
 class _Run:
@@ -138,61 +143,77 @@ class _Run:
     def __init__(
         self, model: nn.Module, recipe: Recipe, schedule: Schedule, settings: Settings, total: int
     ) -> None:
-        self.model, self.recipe, self.schedule, self.settings, self.total = (
-            model,
-            recipe,
-            schedule,
-            settings,
-            total,
-        )
+        self.model, self.recipe, self.schedule = model, recipe, schedule
+        self.settings, self.total = settings, total
         self.holder = Holder(model, settings.hold)
-        self.optimizer = recipe.build(parameter_groups(model))
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = _trainable(model) if settings.average else {}
+        self.optimizer = recipe.build(parameter_groups(model, settings.layer_decay))
+        self.peaks = [group["lr"] * group.get("rate", 1.0) for group in self.optimizer.param_groups]
+        self.team, self.module = settings.team, model
+        if self.team:
+            self.module, _ = self.team.prepare(model, self.optimizer)
+        self.average, self.best = Average(model, settings.average), dict[str, Tensor]()
+        self.more = {"average": self.average.tensors, "best": self.best}
         self.progress = Progress()
         torch.manual_seed(settings.seed)
         stored = checkpoint.load(settings.checkpoint) if settings.checkpoint else None
-        self.snapshot: Snapshot = stored or take(model, self.optimizer, self.average, self.progress)
+        self.snapshot: Snapshot = stored or self.copied()
         if stored:
             self._check(stored)
-            self.progress = restore(stored, model, self.optimizer, self.average)
+            self.progress = restore(stored, model, self.optimizer, self.more)
+
+    @property
+    def over(self) -> bool:
+        """Whether all steps are done, or looks at the model say that more would not help."""
+        watch, done = self.settings.watch, self.progress
+        return done.step >= self.total or (watch is not None and watch.is_over(done.looks))
 
     def walk(self, batches: Walk, objective: Objective) -> None:
-        """Step through the batches that are left; return early after a rollback."""
+        """Step through the batches that are left; return early after a rollback or at the end of the run."""
         for batch in islice(batches, self.progress.step, None):
             if not self.step(batch, objective):
-                self.roll_back()
-                return
+                return self.roll_back()
+            if self.over:
+                return None
+        return None
 
     def step(self, batch: Batch, objective: Objective) -> bool:
         """Take one step; False, and the parameters unchanged, where the loss or gradient is not finite."""
-        batch = Batch(on_device(self.model, batch.inputs), batch.target, batch.ids)
         # Taken before the pass, which moves statistics and random numbers; kept once the loss shows it to be sound.
-        due = take(self.model, self.optimizer, self.average, self.progress) if self.is_due() else None
+        due = self.copied() if self.is_due() else None
         self.set_learning_rates()
-        with training_mode(self.model, batch_size(batch.inputs)):
-            value = objective(self.model, batch)
         self.optimizer.zero_grad()
-        value.backward()
+        loss = self.gradients(batch, objective)
         self.holder.mask_gradients()
         limit = self.settings.clip or float("inf")
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not torch.isfinite(value) or not torch.isfinite(norm):
+        if not math.isfinite(loss) or not torch.isfinite(norm):
             return False
-        if self.progress.rollbacks < self.settings.patience and has_jumped(
-            self.progress.losses, value.item()
-        ):
+        losses = self.progress.losses
+        if self.progress.rollbacks < self.settings.patience and has_jumped(losses, loss):
             return False
-        if due and not has_jumped(self.progress.losses, value.item(), in_a_row=1):
+        if due and not has_jumped(losses, loss, in_a_row=1):
             self.keep(due)
         self.optimizer.step()
         self.holder.mask_weights()
-        self.progress.losses.append(value.item())
+        losses.append(loss)
         self.progress.step += 1
-        self.update_average()
+        self.average.update(self.model, self.progress.step)
         if self.settings.on_step:
-            self.settings.on_step(self.progress.step, self.total, self.progress.losses[-1])
+            self.settings.on_step(self.progress.step, self.total, loss)
+        self.look()
         return True
+
+    def gradients(self, batch: Batch, objective: Objective) -> float:
+        """Leave the gradients of one batch in the parameters and return its loss, over all processes of the team."""
+        part, weight = self.team.share(batch) if self.team else (batch, 1.0)
+        part = Batch(on_device(self.model, part.inputs), part.target, part.ids)
+        with training_mode(self.model, batch_size(part.inputs)):
+            value = objective(self.module, part) * weight
+        if self.team is None:
+            value.backward()
+            return value.item()
+        self.team.backward(value)
+        return self.team.mean(value).item()
 
     def set_learning_rates(self) -> None:
         """Set each group to its peak times the schedule times what rollbacks left."""
@@ -200,21 +221,30 @@ class _Run:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 
-    def update_average(self) -> None:
-        """Move the running mean towards the weights, faster in the first steps."""
-        if self.average and self.settings.average:
-            decay = min(self.settings.average, (1 + self.progress.step) / (10 + self.progress.step))
-            current = _trainable(self.model)
-            torch._foreach_lerp_(list(self.average.values()), list(current.values()), 1 - decay)
+    def look(self) -> None:
+        """Score the model where that is due, and remember the best."""
+        watch, step = self.settings.watch, self.progress.step
+        if watch is None or not watch.is_due(step, self.total):
+            return
+        with self.average.shown(self.model), evaluation_point(self.optimizer), evaluating(self.model):
+            self.progress.looks.append((step, watch.score(self.model)))
+            if best_look(self.progress.looks) == len(self.progress.looks) - 1:
+                self.best.update({n: t.detach().clone() for n, t in self.model.state_dict().items()})
+        if watch.listen:
+            watch.listen(*self.progress.looks[-1])
 
     def is_due(self) -> bool:
         """Say whether this step begins with a snapshot."""
         return self.progress.step > 0 and self.progress.step % self.settings.every == 0
 
+    def copied(self) -> Snapshot:
+        """Return the state of the run as it is now."""
+        return take(self.model, self.optimizer, self.progress, self.more)
+
     def keep(self, snapshot: Snapshot) -> None:
         """Go back to `snapshot` from now on, and write it where a checkpoint was asked for."""
         self.snapshot = snapshot
-        if self.settings.checkpoint:
+        if self.settings.checkpoint and (self.team is None or self.team.leads):
             checkpoint.save(self.snapshot, self.settings.checkpoint)
 
     def roll_back(self) -> None:
@@ -226,17 +256,18 @@ class _Run:
                 f" rate ({self.recipe.lr * self.progress.scale:g} now). Check the data for NaN, or start lower."
             )
         scale = self.progress.scale / 2
-        self.progress = restore(self.snapshot, self.model, self.optimizer, self.average)
+        self.progress = restore(self.snapshot, self.model, self.optimizer, self.more)
         self.progress.scale, self.progress.rollbacks = scale, count
 
     def finish(self) -> None:
         """Leave the model in eval mode at the weights that count."""
         if self.settings.checkpoint:
-            self.keep(take(self.model, self.optimizer, self.average, self.progress))
+            self.keep(self.copied())
         if isinstance(self.optimizer, Switching):
             self.optimizer.to_evaluation_point()
-        if self.average:
-            self.model.load_state_dict(self.average, strict=False)
+        self.average.write(self.model)
+        if self.best:
+            self.model.load_state_dict(self.best)
         self.holder.mask_weights()
         self.optimizer.zero_grad()
         self.model.eval()
@@ -253,7 +284,8 @@ def has_jumped(losses: list[float], value: float, *, window: int = 50, in_a_row:
     """Say whether the last losses, `value` included, all lie far above those before them.
 
     Far is 10 robust standard deviations (1.4826 times the median absolute deviation, at least a tenth of the median)
-    above the median; one such batch is an outlier, some in a row are an explosion.
+    above the median, and in the first steps 10 times the largest; one such batch is an outlier, some in a row are an
+    explosion.
 
     Args:
         losses: of the steps so far.
@@ -264,15 +296,13 @@ def has_jumped(losses: list[float], value: float, *, window: int = 50, in_a_row:
     Example:
         >>> has_jumped([1.0, 1.1, 0.9] * 20 + [9.0, 9.0], 9.0), has_jumped([1.0, 1.1, 0.9] * 20, 9.0)
         (True, False)
+        >>> has_jumped([2.3, 40.0, 90.0], 200.0)
+        True
     """
     past = [*losses[-window - in_a_row + 1 :], value]
     usual, recent = past[:-in_a_row], past[-in_a_row:]
     if len(usual) < window:
-        return False
+        return bool(usual) and min(recent) > 10 * max(map(abs, usual))
     middle = median(usual)
     spread = max(1.4826 * median(abs(loss - middle) for loss in usual), 0.1 * abs(middle))
     return min(recent) > middle + 10 * spread
-
-
-def _trainable(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}

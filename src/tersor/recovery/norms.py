@@ -90,3 +90,17 @@ def training_mode(model: nn.Module, samples: int) -> Iterator[None]:
         for norm in running_norms(model):
             norm.eval()
     yield
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put `models` in eval mode without gradients, and give every module its mode back at the end."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -18,13 +18,13 @@ from tersor.optimizers.situations import Decision, recovery_rule
 from tersor.recovery.blocks import reconstruct_blocks
 from tersor.recovery.cache import TeacherCache, fingerprint
 from tersor.recovery.epochs import Epochs
-from tersor.recovery.hold import Holder
 from tersor.recovery.layers import Kept, refit_layers
 from tersor.recovery.loop import fit
-from tersor.recovery.norms import reestimate_norms
+from tersor.recovery.norms import evaluating, reestimate_norms
 from tersor.recovery.settings import Settings
-from tersor.recovery.teacher import Teacher, distance, evaluating, imitation, live
-from tersor.recovery.views import Augment, Views
+from tersor.recovery.teacher import Teacher, distance, imitation, live
+from tersor.recovery.views import Augment, Views, identity
+from tersor.surgery.hold import Holder
 
 #: The rungs in their order, cheapest first.
 RUNGS = ("norms", "layers", "blocks", "distillation")
@@ -282,7 +282,9 @@ def _teacher(situation: Situation) -> Teacher:
     if situation.epochs <= views and ladder.cache is None:
         return teacher
     split = situation.split
-    key = fingerprint(situation.teacher, split.name, len(split), ladder.augment, views, ladder.training.seed)
+    key = fingerprint(
+        situation.teacher, split.name, len(split), identity(ladder.augment), views, ladder.training.seed
+    )
     return TeacherCache(teacher, views * len(split), folder=ladder.cache, key=key)
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tersor._check import positive
 from tersor.errors import ArgumentError
+from tersor.recovery.team import Team
+from tersor.recovery.watch import Watch
 
 #: Called after each step with the step (from 1), the number of steps, and the loss.
 OnStep: TypeAlias = Callable[[int, int, float], None]
@@ -27,6 +29,9 @@ class Settings:
         checkpoint: file to continue from and to keep up to date; None keeps the state in memory only.
         every: steps between two snapshots, for the guard and for the checkpoint.
         patience: rollbacks before a diverging run is given up.
+        watch: looks at the model now and then, keeps the best and ends a run that no longer improves.
+        layer_decay: factor on the learning rate from each level of layers to the one below it, in (0, 1].
+        team: divides each batch among processes; None trains in this one.
         on_step: called with (step, steps, loss) after each step; progress bars live outside.
 
     Raises:
@@ -45,6 +50,9 @@ class Settings:
     checkpoint: Path | None = None
     every: int = 100
     patience: int = 5
+    watch: Watch | None = None
+    layer_decay: float = 1.0
+    team: Team | None = None
     on_step: OnStep | None = None
 
     def __post_init__(self) -> None:

@@ -1,43 +1,26 @@
 """The teacher as a function of a batch: run in eval mode, without gradients, never changed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from tersor.distillation.rules import Loss
 from tersor.loading.inputs import call, main_output
 from tersor.loading.task import Batch
 from tersor.recovery.loop import Objective
-from tersor.recovery.norms import on_device
+from tersor.recovery.norms import evaluating, on_device
 
 #: Main output of the teacher for a batch, without gradient.
 Teacher: TypeAlias = Callable[[Batch], Tensor]
-
-
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Put `models` in eval mode without gradients, and give every module its mode back at the end."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def live(teacher: nn.Module) -> Teacher:
     """Return the teacher as a function that runs it on every batch.
 
     Example:
-        >>> with torch.no_grad():
-        ...     answer = live(nn.Identity())
-        >>> answer(Batch((torch.ones(1, 2),), None, (0,)))
+        >>> import torch
+        >>> live(nn.Identity())(Batch((torch.ones(1, 2),), None, (0,)))
         tensor([[1., 1.]])
     """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TypeAlias
 
 import numpy as np
@@ -36,6 +37,18 @@ def counter_rng(seed: int, sample: int, view: int) -> np.random.Generator:
     # Negative ids are as good as others: the counter is a word of 64 bits.
     words = np.array([0, 0, view, sample % 2**64], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed % 2**64, counter=words))
+
+
+def identity(augment: Augment | None) -> str:
+    """Return what an augmentation is called, the same in every process (a function's own text holds its address).
+
+    Example:
+        >>> identity(shift_and_flip)
+        'tersor.recovery.views.shift_and_flip'
+    """
+    if isinstance(augment, FunctionType):
+        return f"{augment.__module__}.{augment.__qualname__}"
+    return repr(augment)
 
 
 @dataclass(frozen=True)

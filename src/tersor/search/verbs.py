@@ -1,4 +1,4 @@
-"""The single verbs `prune`, `factorize` and `distill`: one method, one call, the same parts as the search."""
+"""The single verbs `prune` and `factorize`: one method, one call, the same parts as the search."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -8,30 +8,21 @@ from torch import Tensor, nn
 from tersor._check import fraction, one_of
 from tersor.analysis.collect import collect
 from tersor.analysis.costs import mac_cost
-from tersor.distillation.rules import Loss, loss_for
-from tersor.errors import DataError, PlanError
+from tersor.errors import PlanError
 from tersor.factorization.ranks import factorize_energy
 from tersor.factorization.spectrum import spectra
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
-from tersor.loading.build import build_task
 from tersor.loading.inputs import as_inputs
-from tersor.loading.task import Batch, Task
-from tersor.optimizers.auto import choose
-from tersor.optimizers.registry import Recipe
+from tersor.loading.task import Batch
 from tersor.planning.plan import Plan
 from tersor.pruning.criteria.registry import make_criterion
 from tersor.pruning.score import score
 from tersor.pruning.select import prune_global, prune_to_budget, prune_uniform
-from tersor.recovery.epochs import Epochs
-from tersor.recovery.recover import Ladder, Recovered, recover
-from tersor.recovery.settings import Settings
-from tersor.recovery.teacher import imitation, live
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import verify
 
 Scores = Mapping[str, Tensor]
-_BATCH = 128
 
 _SELECT: dict[str, Callable[[Scores, float, Graph], Plan]] = {
     "macs": lambda scores, ratio, graph: prune_to_budget(
@@ -125,51 +116,3 @@ def factorize(
     example = as_inputs(inputs)
     plan = factorize_energy(spectra(model, example, batches=batches), energy=energy)
     return Changed(apply(model, plan, trace(model, example)).model, plan)
-
-
-def distill(
-    student: nn.Module,
-    teacher: nn.Module,
-    data: object,
-    *,
-    epochs: float = 10.0,
-    loss: Loss | None = None,
-    optimizer: str | Recipe = "auto",
-    seed: int = 0,
-) -> Recovered:
-    """Train a copy of `student` to answer as `teacher` does.
-
-    Args:
-        student: any module with the teacher's inputs and outputs; not changed.
-        teacher: the trained model; not changed.
-        data: as for `tersor.optimize`; its training split is used.
-        epochs: passes over the training split.
-        loss: a distillation loss; None takes the one that fits the task.
-        optimizer: name, recipe, or `auto`, which tries several on short schedules where the training is long.
-        seed: of the order of samples.
-
-    Raises:
-        DataError: if the data has no training samples.
-        ArgumentError: if student and teacher give outputs of different shape.
-    """
-    task = build_task(teacher, data, seed=seed).task
-    if not len(task.train):
-        raise DataError("There are no training samples to distil with. Give a `train` split.")
-    batch = min(_BATCH, len(task.train))
-    if optimizer == "auto":
-        optimizer = _chosen(student, task, epochs, batch, loss)
-    settings = Settings(seed=seed)
-    ladder = Ladder(rungs=("distillation",), task_kind=task.kind, training=settings, batch=batch)
-    return recover(
-        student, task.model, task.train, epochs=epochs, loss=loss, optimizer=optimizer, ladder=ladder
-    )
-
-
-def _chosen(student: nn.Module, task: Task, epochs: float, batch: int, loss: Loss | None) -> Recipe:
-    """Return the recipe that learns best from the teacher, for a student that starts from scratch."""
-    answer = live(task.model)
-    first = next(task.train.batches(batch))
-    objective = imitation(answer, loss or loss_for(answer(first), first.target, task.kind))
-    batches = Epochs(task.train, size=batch, epochs=1)
-    probe = list(task.search.batches(_BATCH, limit=2 * _BATCH))
-    return choose(student, batches, objective, steps=max(1, round(epochs * len(batches))), probe=probe).recipe
