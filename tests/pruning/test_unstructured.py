@@ -11,9 +11,11 @@ from torch import nn
 from tersor.errors import ArgumentError, PlanError
 from tersor.graph.trace import trace
 from tersor.planning.plan import Mask, Plan
-from tersor.pruning.gradual import Cubic, Hold, gradually, zeros_of
+from tersor.pruning.gradual import Cubic, tightened
 from tersor.pruning.unstructured import mask_blocks, mask_n_of_m, mask_ratio, mask_threshold, quantile
+from tersor.recovery.gradual import gradually
 from tersor.surgery.apply import apply
+from tersor.surgery.hold import Holder, zeros_of
 
 
 def network() -> nn.Sequential:
@@ -88,8 +90,8 @@ def test_parameters_limit_the_plan():
         (lambda m: mask_ratio(nn.ReLU(), 0.5), PlanError, "no parameter of two or more axes"),
         (lambda m: Cubic(1.0), ArgumentError, "final"),
         (lambda m: Cubic(0.5, begin=5, end=5), ArgumentError, "begin < end"),
-        (lambda m: Hold(m, {"x": torch.ones(1)}), ArgumentError, "no such parameter"),
-        (lambda m: Hold(m, {"0.weight": torch.ones(1)}), ArgumentError, r"the model has shape \(16, 8\)"),
+        (lambda m: Holder(m, {"x": torch.ones(1)}), ArgumentError, "no such parameter"),
+        (lambda m: Holder(m, {"0.weight": torch.ones(1)}), ArgumentError, r"the model has shape \(16, 8\)"),
     ],
 )
 def test_bad_requests_say_what_would_do(make, kind, message):
@@ -118,7 +120,7 @@ def test_held_zeros_stay_zero_through_training_and_others_move(optimizer):
     made = masked(model, mask_ratio(model, 0.5))
     held = zeros_of(made)
     stepper = getattr(torch.optim, optimizer)(made.parameters(), lr=0.1, weight_decay=0.1)
-    Hold(made, held).attach(stepper)
+    Holder(made, held).attach(stepper)
     for _ in range(5):
         stepper.zero_grad()
         made(torch.randn(4, 8)).square().sum().backward()
@@ -132,7 +134,7 @@ def test_held_zeros_stay_zero_through_training_and_others_move(optimizer):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_gradual_pruning_reaches_its_ratio_and_never_lets_a_weight_back(scope):
     model = network()
-    hold = Hold(model, {name: torch.ones_like(w) for name, w in model.named_parameters() if w.dim() > 1})
+    hold = Holder(model, {name: torch.ones_like(w) for name, w in model.named_parameters() if w.dim() > 1})
     after_step = gradually(hold, Cubic(0.75, begin=2, end=10, every=2), scope=scope)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     before, ratios = hold.masks, []
@@ -150,11 +152,20 @@ def test_gradual_pruning_reaches_its_ratio_and_never_lets_a_weight_back(scope):
 
 
 def test_asking_for_fewer_zeros_lets_none_back():
+    weights = {"w": torch.randn(16, 8)}
+    half = tightened(weights, {"w": torch.ones(16, 8, dtype=torch.bool)}, 0.5)
+    assert torch.equal(tightened(weights, half, 0.25)["w"], half["w"])
+    assert half["w"].sum() == 64
+
+
+def test_blocks_go_whole_and_those_of_least_norm_first():
     model = network()
-    hold = Hold(model, {"0.weight": torch.ones(16, 8)})
-    hold.tighten(0.5)
-    hold.tighten(0.25)
-    assert hold.ratio == 0.5
+    made = masked(model, mask_blocks(model, 0.5, block=(2, 4), parameters=["0.weight"]))
+    tiles = made[0].weight.detach().reshape(8, 2, 2, 4)
+    norms = model[0].weight.detach().reshape(8, 2, 2, 4).square().sum((1, 3))
+    gone = (tiles == 0).all(dim=3).all(dim=1)
+    assert gone.sum() == 8
+    assert norms[gone].max() <= norms[~gone].min()
 
 
 def test_a_quantile_leaves_its_ratio_below():

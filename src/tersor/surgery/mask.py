@@ -1,39 +1,15 @@
-"""Hold a part of a parameter at zero, and keep it there through training."""
+"""Masks: which entries of a parameter a pattern keeps."""
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from tersor.errors import PlanError
+from tersor.surgery.hold import reside
 
-
-@dataclass(eq=False)
-class Hold:
-    """A hook that puts masked entries back to zero before every training step, and stops their gradients.
-
-    With optimizers that work entry by entry the entries then never leave zero; for others `settle` does the
-    last step.
-    """
-
-    parameter: str
-    mask: Tensor
-
-    def __call__(self, module: nn.Module, _: Any) -> None:
-        """Run before the module's forward pass."""
-        if not module.training:
-            return
-        tensor = getattr(module, self.parameter)
-        self.mask = self.mask.to(tensor.device)
-        with torch.no_grad():
-            tensor.mul_(self.mask)
-        if tensor.requires_grad and not (tensor._backward_hooks or {}):
-            tensor.register_hook(self._stop)
-
-    def _stop(self, gradient: Tensor) -> Tensor:
-        return gradient * self.mask
+ALLOWED = "`threshold:T`, `ratio:R`, `N:M` as in `2:4`, or `block:ROWSxCOLUMNS:R`"
 
 
 def hold(model: nn.Module, parameter: str, pattern: str) -> None:
@@ -45,43 +21,41 @@ def hold(model: nn.Module, parameter: str, pattern: str) -> None:
     tensor = dict(model.named_parameters()).get(parameter)
     if tensor is None:
         raise PlanError(f"The model has no parameter {parameter!r}.")
-    mask = mask_of(tensor.detach(), pattern)
-    with torch.no_grad():
-        tensor.mul_(mask)
-    owner, _, leaf = parameter.rpartition(".")
-    model.get_submodule(owner).register_forward_pre_hook(Hold(leaf, mask))
-
-
-def settle(model: nn.Module) -> nn.Module:
-    """Put every held entry to zero and take the hooks off; return the same model."""
-    for module in model.modules():
-        held = {key: hook for key, hook in module._forward_pre_hooks.items() if isinstance(hook, Hold)}
-        for key, hook in held.items():
-            tensor = getattr(module, hook.parameter)
-            with torch.no_grad():
-                tensor.mul_(hook.mask.to(tensor.device))
-            del module._forward_pre_hooks[key]
-    return model
+    reside(model, parameter, mask_of(tensor.detach(), pattern))
 
 
 def mask_of(weight: Tensor, pattern: str) -> Tensor:
-    """Return the 0/1 mask of a pattern: `threshold:T`, `ratio:R` or `N:M` along the second axis.
+    """Return the 0/1 mask of a pattern.
+
+    `threshold:T` keeps |w| >= T; `ratio:R` drops the fraction R of least magnitude; `N:M` keeps the N largest of
+    every M along a row; `block:AxB:R` drops the fraction R of the blocks of A rows and B columns, those of
+    least L2 norm. Rows are outputs, columns everything else.
+
+    Raises:
+        PlanError: if the pattern is none of these, or does not fit the shape.
 
     Example:
         >>> mask_of(torch.tensor([[1.0, -3.0, 2.0, 0.5]]), "2:4")
         tensor([[0., 1., 1., 0.]])
+        >>> mask_of(torch.tensor([[1.0, -3.0, 2.0, 0.5]]), "block:1x2:0.5")
+        tensor([[1., 1., 0., 0.]])
     """
-    kind, _, value = pattern.partition(":")
+    for form, make in PATTERNS.items():
+        found = re.fullmatch(form, pattern)
+        if found:
+            return make(weight, *map(_number, found.groups()))
+    raise PlanError(f"Not a pattern: {pattern!r}. Use {ALLOWED}.")
+
+
+def _number(text: str) -> float:
     try:
-        if kind == "threshold":
-            return (weight.abs() >= float(value)).to(weight.dtype)
-        if kind == "ratio":
-            return _smallest(weight, float(value))
+        return float(text)
     except ValueError as error:
-        raise PlanError(f"Not a pattern: {pattern!r} ({error}).") from error
-    if re.fullmatch(r"\d+:\d+", pattern):
-        return _n_of_m(weight, int(kind), int(value))
-    raise PlanError(f"Not a pattern: {pattern!r}. Use `threshold:T`, `ratio:R` or `N:M`, as in `2:4`.")
+        raise PlanError(f"{text!r} in a pattern is not a number. Use {ALLOWED}.") from error
+
+
+def _above(weight: Tensor, threshold: float) -> Tensor:
+    return (weight.abs() >= threshold).to(weight.dtype)
 
 
 def _smallest(weight: Tensor, ratio: float) -> Tensor:
@@ -93,7 +67,19 @@ def _smallest(weight: Tensor, ratio: float) -> Tensor:
     return mask.reshape(weight.shape)
 
 
-def _n_of_m(weight: Tensor, n: int, m: int) -> Tensor:
+def _blocks(weight: Tensor, height: float, width: float, ratio: float) -> Tensor:
+    h, w, rows = int(height), int(width), weight.flatten(1)
+    if not (h and w) or rows.shape[0] % h or rows.shape[1] % w:
+        raise PlanError(
+            f"Blocks of {h}x{w} do not tile a weight of {rows.shape[0]} rows and {rows.shape[1]} columns."
+        )
+    tiles = rows.reshape(rows.shape[0] // h, h, rows.shape[1] // w, w)
+    kept = _smallest(tiles.double().square().sum((1, 3)), ratio).to(weight.dtype)
+    return kept[:, None, :, None].expand(tiles.shape).reshape(weight.shape)
+
+
+def _n_of_m(weight: Tensor, kept: float, of: float) -> Tensor:
+    n, m = int(kept), int(of)
     rows = weight.flatten(1) if weight.dim() > 1 else weight[None]
     if not 0 < n <= m or rows.shape[1] % m:
         raise PlanError(
@@ -103,3 +89,11 @@ def _n_of_m(weight: Tensor, n: int, m: int) -> Tensor:
     mask = torch.zeros_like(blocks)
     mask.scatter_(1, blocks.argsort(dim=1, descending=True, stable=True)[:, :n], 1.0)
     return mask.reshape(weight.shape)
+
+
+PATTERNS: dict[str, Callable[..., Tensor]] = {
+    r"threshold:(.+)": _above,
+    r"ratio:(.+)": _smallest,
+    r"(\d+):(\d+)": _n_of_m,
+    r"block:(\d+)x(\d+):(.+)": _blocks,
+}
