@@ -78,7 +78,7 @@ def digits(network: Callable[[], nn.Module], name: str, seed: int, folder: Path)
     parts = split_digits(seed)
     train = parts["train"]
     model = _trained(network, folder, lambda made: fit(made, train, 25, 0.05, seed), seed)
-    return Work(name, model, train, parts["search"], parts["certification"], 0.01, 60.0)
+    return Work(name, model, train, parts["search"], parts["certification"], 0.01, 120.0)
 
 
 def breast_cancer(seed: int, folder: Path) -> Work:
@@ -96,7 +96,7 @@ def breast_cancer(seed: int, folder: Path) -> Work:
         return nn.Sequential(nn.Linear(30, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2))
 
     model = _trained(network, folder, lambda made: fit(made, train, 20, 0.02, seed), seed)
-    return Work("breast-cancer-mlp", model, train, search, sealed, 0.05, 40.0)
+    return Work("breast-cancer-mlp", model, train, search, sealed, 0.05, 120.0)
 
 
 def resnet20(seed: int, folder: Path) -> Work:
