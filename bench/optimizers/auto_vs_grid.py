@@ -1,9 +1,9 @@
 """The automatic choice against the best of a grid of 6 optimizers by 5 learning rates.
 
-    python bench/optimizers/auto_vs_grid.py [--seeds 3] [--out bench/results]
+    python -m bench.optimizers.auto_vs_grid [--seeds 0 1 2] [--tasks "digits MLP" ...]
 
 All runs have one budget of steps. What the choice costs is taken off the run that follows it. The grid's best is
-picked by its own test result, which flatters the grid.
+picked by its own test result, which flatters the grid. Finished grids are not run again; the choice is.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from tersor.recovery.epochs import Epochs, InMemory
 from tersor.recovery.loop import train
 from tersor.recovery.schedules import Cosine
 
+RESULTS = Path(__file__).parents[1] / "results"
 GRID = {
     "sgd": (0.01, 0.03, 0.1, 0.3, 1.0),
     "adamw": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
@@ -67,10 +68,20 @@ def transformer() -> nn.Module:
     return Rows()
 
 
-TASKS = {"digits MLP": (mlp, 1600), "digits CNN": (cnn, 1600), "digits transformer": (transformer, 1600)}
+def small_cnn() -> nn.Module:
+    def layer(a, b):
+        return [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+
+    return nn.Sequential(*layer(3, 12), *layer(12, 24), *layer(24, 48), nn.Flatten(), nn.Linear(768, 10))
 
 
-def data(seed: int) -> tuple[InMemory, InMemory, InMemory]:
+def gpt() -> nn.Module:
+    from bench.bases.chargpt import CharGPT
+
+    return CharGPT(layers=2, width=48, heads=3, block=32)
+
+
+def digits(seed: int) -> tuple[InMemory, InMemory, InMemory]:
     x, y = load_digits(return_X_y=True)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     x, y = torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8)[order], torch.tensor(y)[order]
@@ -78,44 +89,79 @@ def data(seed: int) -> tuple[InMemory, InMemory, InMemory]:
     return tuple(InMemory(x[part], y[part]) for part in parts)
 
 
+def cifar(seed: int) -> tuple[InMemory, InMemory, InMemory]:
+    from examples.cifar10.data import read
+
+    parts = ("train.parquet", 4000 * seed, 4000), ("train.parquet", 45_000, 500), ("test.parquet", 0, 2000)
+    read_ = [read(name, start, start + count) for name, start, count in parts]
+    return tuple(InMemory(torch.from_numpy(x), torch.from_numpy(y)) for x, y in read_)
+
+
+def text(seed: int) -> tuple[InMemory, InMemory, InMemory]:
+    from bench.bases.chargpt import windows
+
+    train, rest = windows(32)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    halves = rest[::2][:300], rest[1::2][:600]
+    return tuple(InMemory(part[:, :-1], part[:, 1:]) for part in (train[order], *halves))
+
+
+#: Network, data, steps and samples per step.
+TASKS = {
+    "digits MLP": (mlp, digits, 1600, 32),
+    "digits CNN": (cnn, digits, 1600, 32),
+    "digits transformer": (transformer, digits, 1600, 32),
+    "CIFAR-10 subset, small CNN": (small_cnn, cifar, 1600, 32),
+    "tiny Shakespeare, small GPT": (gpt, text, 1600, 8),
+}
+
+
+def rows(output, target):
+    """Return outputs over classes and targets as rows, for tokens as for images."""
+    return output.flatten(0, -2), target.flatten()
+
+
+def loss(output, target):
+    return F.cross_entropy(*rows(output, target))
+
+
 def objective(model, batch):
-    return F.cross_entropy(call(model, batch.inputs), batch.target)
+    return loss(call(model, batch.inputs), batch.target)
 
 
 @torch.no_grad()
 def quality(model, test) -> tuple[float, float]:
+    """Return accuracy in per cent and the mean loss in nats."""
     batch = next(test.batches(len(test)))
-    output = call(model, batch.inputs)
-    return 100 * (output.argmax(1) == batch.target).float().mean().item(), F.cross_entropy(
-        output, batch.target
-    ).item()
+    output, target = rows(call(model, batch.inputs), batch.target)
+    right = (output.argmax(1) == target).float().mean().item()
+    return 100 * right, F.cross_entropy(output, target).item()
 
 
-def run(model, split, recipe, steps, seed, warmup=0.1):
-    batches = Epochs(split, 32, steps / (len(split) / 32), seed)
-    return train(model, batches, loss=F.cross_entropy, optimizer=recipe, schedule=Cosine(warmup=warmup)).model
+def run(model, split, recipe, steps, size, seed):
+    batches = Epochs(split, size, steps / (len(split) / size), seed)
+    return train(model, batches, loss=loss, optimizer=recipe, schedule=Cosine(warmup=0.1)).model
 
 
-def compare(make, steps: int, seed: int) -> dict:
+def compare(task: str, seed: int, known: dict) -> dict:
+    make, data, steps, size = TASKS[task]
     split, search, test = data(seed)
     torch.manual_seed(seed)
     model = make()
-    grid = {}
+    outcome = {"grid": dict(known.get("grid", {}))}
+    started = lambda recipe, left: quality(run(model, split, recipe, left, size, seed), test)
+    probe = list(search.batches(125))
+    choice = choose(model, Epochs(split, size, 1000, seed + 1), objective, steps=steps, probe=probe)
+    outcome["auto"] = started(choice.recipe, round(steps * (1 - choice.overhead)))
+    outcome |= {"recipe": repr(choice.recipe), "reason": choice.reason, "overhead": choice.overhead}
+    outcome["noise_scale"] = choice.noise_scale
+    print(task, seed, outcome["auto"], choice.recipe, flush=True)
+    outcome["default"] = started(AdamW(lr=1e-3), steps)
     for name, rates in GRID.items():
         for lr in rates:
-            grid[f"{name} {lr:g}"] = quality(run(model, split, make_recipe(name, lr=lr), steps, seed), test)
-    choice = choose(
-        model, Epochs(split, 32, 1000, seed + 1), objective, steps=steps, probe=list(search.batches(125))
-    )
-    left = round(steps * (1 - choice.overhead))
-    return {
-        "auto": quality(run(model, split, choice.recipe, left, seed, choice.warmup), test),
-        "recipe": repr(choice.recipe),
-        "reason": choice.reason,
-        "overhead": choice.overhead,
-        "default": quality(run(model, split, AdamW(lr=1e-3), steps, seed), test),
-        "grid": grid,
-    }
+            if f"{name} {lr:g}" not in outcome["grid"]:
+                outcome["grid"][f"{name} {lr:g}"] = started(make_recipe(name, lr=lr), steps)
+    return outcome
 
 
 def shown(runs: list[dict], pick) -> str:
@@ -135,7 +181,7 @@ def summary(results: dict) -> str:
     ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for task, entry in results.items():
-        runs = entry["runs"]
+        runs = list(entry["runs"].values())
         mean = lambda pick, runs=runs: statistics.mean(pick(r) for r in runs)
         # One entry of the grid for all seeds, as a user would fix it.
         best = max(
@@ -150,27 +196,28 @@ def summary(results: dict) -> str:
         )
     lines += ["", "Chosen:", ""]
     lines += [
-        f"- {task}: {r['recipe']}. {r['reason']}" for task, entry in results.items() for r in entry["runs"]
+        f"- {task}: {r['recipe']}. {r['reason']}"
+        for task, entry in results.items()
+        for r in entry["runs"].values()
     ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--out", type=Path, default=Path("bench/results"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    for seed in range(arguments.seeds):
+    file = RESULTS / "optimizer_auto.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for seed in arguments.seeds:
         for task in arguments.tasks:
-            make, steps = TASKS[task]
-            results.setdefault(task, {"steps": steps, "runs": []})["runs"].append(compare(make, steps, seed))
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "optimizer_auto.json").write_text(json.dumps(results, indent=1) + "\n")
-            (arguments.out / "optimizer_auto.md").write_text(summary(results))
-            print(summary(results), flush=True)
+            entry = results.setdefault(task, {"steps": TASKS[task][2], "runs": {}})
+            entry["runs"][str(seed)] = compare(task, seed, entry["runs"].get(str(seed), {}))
+            file.write_text(json.dumps(results, indent=1) + "\n")
+            (RESULTS / "optimizer_auto.md").write_text(summary(results))
+    print(summary(results), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time of one optimizer step: ours against torch's default loop, in the same process, interleaved.
 
-    python bench/optimizers/step_time.py [--out bench/results]
+    python -m bench.optimizers.step_time [--out bench/results]
 
 One thread. Each entry is the fastest of rounds in which all variants of an algorithm take turns, because the
 machine may be shared: other work only ever adds time.
@@ -151,7 +151,7 @@ def table(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path("bench/results"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -3,30 +3,33 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tersor._check import fraction, positive
 from tersor.errors import DataError
-from tersor.loading.inputs import batch_size, device_of, map_tensors
+from tersor.loading.inputs import batch_size
 from tersor.loading.task import Batch
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.groups import parameter_groups
+from tersor.optimizers.noise import Objective, moved, noise_scale
+from tersor.optimizers.prodigy import Prodigy
 from tersor.optimizers.registry import Recipe
-from tersor.optimizers.situations import census, portfolio
+from tersor.optimizers.sgd import SGD
+from tersor.optimizers.situations import census, portfolio, scaled
 from tersor.optimizers.switching import Switching
-
-#: Scalar loss of a model on a batch.
-Objective: TypeAlias = Callable[[nn.Module, Batch], Tensor]
 
 #: Below this many steps, trials within the allowed share are too short to tell anything.
 _LEAST_STEPS = 1500
-#: Shortest mini-schedule and shortest probe of the stability edge, in steps.
-_SHORTEST, _EDGE = 50, 15
+#: Budget, in steps, from which trials are divided into rounds of growing length.
+_ROUNDS = 600.0
+#: Shortest probe of the stability edge, in steps, and batches that tell the noise of the gradient.
+_EDGE, _NOISE = 15, 4
+#: Advance of the likeliest recipe, as a share of what the best trial learned.
+_ADVANCE = 0.25
 #: A forward pass costs about a third of a training step.
 _FORWARD = 1 / 3
 _WARMUP = 0.1
@@ -82,6 +85,7 @@ class Choice:
         reason: one sentence for the report.
         trials: every mini-schedule that was run.
         overhead: cost of the choice as a fraction of the training steps.
+        noise_scale: noise of the gradient after a trial, in samples (see `noise_scale`); None without trials.
     """
 
     recipe: Recipe
@@ -89,6 +93,7 @@ class Choice:
     reason: str
     trials: tuple[Trial, ...] = ()
     overhead: float = 0.0
+    noise_scale: float | None = None
 
 
 def choose(
@@ -103,11 +108,11 @@ def choose(
     """Choose optimizer and learning rate for a run of `steps`, by trials that cost at most `share` of it.
 
     1. The census of the model picks three likely recipes; the control (the user's own, or AdamW at 1e-3) joins.
-    2. Where the budget allows, each recipe's largest stable learning rate is bisected on short runs, and a
-       fixed fraction of it replaces the table's rate.
-    3. Recipes at half, one and two times their rate compete by successive halving. Every trial is a *complete*
-       schedule that anneals to zero: rankings of runs that are cut off flip when rates decay.
-    4. The control takes part in the last round whatever its rank, and wins ties.
+    2. Each runs a *complete* schedule that anneals to zero: rankings of runs that are cut off flip when rates decay.
+       A trial of `k` steps stands for a run of `n` steps at the rate times `(n / k)^0.5`, because short runs want
+       larger steps; the likeliest recipe has an advance, because they also favour methods that are quick at first.
+    3. The leader, or with a larger budget the two leaders, run again at half and twice their rate, and the best meet
+       the control once more; recipes beyond their edge of stability, found by bisection, are lowered to it first.
 
     Deterministic: same model, batches and steps give the same choice.
 
@@ -160,51 +165,79 @@ class _Contest:
         self.probe, self.rules, self.steps = probe, rules, steps
         self.budget, self.spent = rules.share * steps, 0.0
         self.trials: list[Trial] = []
+        self.favourites: list[type] = []
+        self.start, self.trained = math.inf, model
 
     def run(self, arms: Sequence[Recipe]) -> Choice:
-        """Find rates, halve, and compare with the control."""
-        control, steps = self.rules.control, self.steps
-        tuned = self.tuned(arms)
-        field = [replace(recipe, lr=recipe.lr * factor) for factor in (1.0, 2.0, 0.5) for recipe in tuned]
-        rounds = self.rounds(len(field))
-        for index, (entrants, length) in enumerate(rounds):
-            last = index == len(rounds) - 1
-            entered = field[:entrants] + ([control] if last and control not in field[:entrants] else [])
-            results = [self.trial(recipe, length) for recipe in entered]
-            # Stable: the earlier, likelier recipe wins a tie; the control comes before all.
-            field = [t.recipe for t in sorted(results, key=lambda t: (t.loss, t.recipe is not control))]
-        best, bar = min(self.trials[-len(results) :], key=lambda t: t.loss), _of(control, self.trials)
-        won = best if best.loss < bar.loss else bar
+        """Find who leads, at which rate, and compare with the control."""
+        control = self.rules.control
+        self.favourites = [type(arm) for arm in arms]
+        self.start = self.score(self.model)
+        if self.budget < _ROUNDS:
+            length = self.length(1.0, len(arms) + 3)
+            first = [self.trial(recipe, length) for recipe in (*arms, control)]
+            leader = self.ranked(first[:-1])[0]
+            rates = [self.trial(scaled(leader.recipe, factor), length) for factor in (2.0, 0.5)]
+            final = [first[-1], leader, *rates]
+        else:
+            arms = self.below_edges(arms)
+            first = [self.trial(recipe, self.length(0.15, len(arms))) for recipe in arms]
+            field = [scaled(t.recipe, f) for t in self.ranked(first)[:2] for f in (1.0, 2.0, 0.5)]
+            second = [self.trial(recipe, self.length(0.4, len(field))) for recipe in field]
+            entered = [control, *(t.recipe for t in self.ranked(second)[:2])]
+            final = [self.trial(recipe, self.length(0.4, len(entered))) for recipe in entered]
+        # Sorting is stable: the control, which comes first, wins ties.
+        return self.chosen(self.ranked(final)[0], next(t for t in final if t.recipe == control))
+
+    def chosen(self, won: Trial, bar: Trial) -> Choice:
+        """Return the choice with its reason."""
+        noise = noise_scale(self.trained, list(islice(_forever(self.batches), _NOISE)), self.objective)
+        self.spent += _NOISE
         beaten = f"the control {bar.recipe!r} {bar.loss:.4g}" if won is not bar else "nothing beat it"
         reason = f"Best of {len(self.trials)} annealed trials: loss {won.loss:.4g} after {won.steps} steps; {beaten}."
-        return Choice(won.recipe, _WARMUP, reason, tuple(self.trials), self.spent / steps)
+        return Choice(won.recipe, _WARMUP, reason, tuple(self.trials), self.spent / self.steps, noise)
 
-    def rounds(self, candidates: int) -> list[tuple[int, int]]:
-        """Return (entrants, steps of each) for two rounds that share what is left of the budget."""
-        half = (self.budget - self.spent) / 2
-        scoring = _FORWARD * len(self.probe)
-        first = max(1, min(candidates, math.floor(half / (_SHORTEST + scoring))))
-        second = max(1, math.ceil(first / 3))
-        # The control joins the last round.
-        last = (second, max(1, math.floor(half / (second + 1) - scoring)))
-        return [(first, math.floor(half / first - scoring)), last] if first > second else [last]
+    def length(self, share: float, trials: int) -> int:
+        """Return the steps of each of some trials that may cost a share of the budget together."""
+        left = self.rules.share * self.steps - _NOISE - _FORWARD * len(self.probe)
+        return max(1, math.floor(share * left / trials - _FORWARD * len(self.probe)))
 
-    def tuned(self, arms: Sequence[Recipe]) -> list[Recipe]:
-        """Return the arms at a fraction of their stability edge, or as they are if that costs too much."""
-        probes = 5
-        length = math.floor(self.budget / 3 / (len(arms) * probes))
-        if length < _EDGE:
-            return list(arms)
-        return [self.below_edge(recipe, probes, min(length, 50)) for recipe in arms]
+    def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Return the trials from the best: by what they learned, with an advance for what is usual.
+
+        Short runs favour methods that are quick at first. So what was learned, as a share of what the best learned,
+        counts `_ADVANCE` more for the likeliest recipe and half of that for the second.
+        """
+        losses = [trial.loss for trial in trials]
+        gain = self.start - min(losses)
+
+        def merit(trial: Trial) -> float:
+            if not math.isfinite(trial.loss) or gain <= 0:
+                return -trial.loss
+            kind = type(trial.recipe)
+            place = self.favourites.index(kind) if kind in self.favourites else len(self.favourites)
+            return (self.start - trial.loss) / gain + _ADVANCE * max(0.0, 1 - place / 2)
+
+        return sorted(trials, key=merit, reverse=True)
+
+    def below_edges(self, arms: Sequence[Recipe]) -> list[Recipe]:
+        """Lower the arms to their edge of stability, where there is budget to find it."""
+        probes = 4
+        length = math.floor(0.05 * self.budget / (len(arms) * probes))
+        return list(arms) if length < _EDGE else [self.below_edge(a, probes, min(length, 50)) for a in arms]
 
     def below_edge(self, recipe: Recipe, probes: int, length: int) -> Recipe:
-        """Bisect the largest stable rate between 1/16 and 64 times the table's, on a logarithmic scale."""
-        low, high = -4.0, 6.0
+        """Bisect, on a logarithmic scale, the largest factor up to 1 at which short runs are stable."""
+        low, high = -6.0, 2.0
         for _ in range(probes):
             middle = (low + high) / 2
-            stable = self.is_stable(replace(recipe, lr=recipe.lr * 2**middle), length)
+            stable = self.is_stable(scaled(recipe, 2**middle * self.lift(recipe, length)), length)
             low, high = (middle, high) if stable else (low, middle)
-        return replace(recipe, lr=recipe.lr * 2**low * _BELOW.get(type(recipe).__name__, 0.25))
+        return scaled(recipe, min(1.0, 2**low))
+
+    def lift(self, recipe: Recipe, length: int) -> float:
+        """Return the factor on a rate for a run of `length` steps only: shorter runs want larger steps."""
+        return (self.steps / length) ** _LIFT.get(type(recipe), 0.5)
 
     def is_stable(self, recipe: Recipe, length: int) -> bool:
         """Say whether a short run, after a warm-up, neither diverges nor raises the loss."""
@@ -217,10 +250,11 @@ class _Contest:
         return _median(losses[-third:]) <= _median(losses[:third])
 
     def trial(self, recipe: Recipe, length: int) -> Trial:
-        """Run one complete schedule and score it."""
-        model = copy.deepcopy(self.model)
-        losses = self.losses(model, recipe, length, lambda t: annealed(t, length))
-        loss = self.score(model) if len(losses) == length else math.inf
+        """Run one complete schedule, at the rate that such a length wants, and score it."""
+        self.trained = copy.deepcopy(self.model)
+        short = scaled(recipe, self.lift(recipe, length))
+        losses = self.losses(self.trained, short, length, lambda t: annealed(t, length))
+        loss = self.score(self.trained) if len(losses) == length else math.inf
         self.trials.append(Trial(recipe, length, loss))
         return self.trials[-1]
 
@@ -249,13 +283,13 @@ class _Contest:
         """Return the mean loss on the probe, by sample."""
         model.eval()
         self.spent += _FORWARD * len(self.probe)
-        values = [self.objective(model, _moved(model, b)).item() * batch_size(b.inputs) for b in self.probe]
+        values = [self.objective(model, moved(model, b)).item() * batch_size(b.inputs) for b in self.probe]
         mean = sum(values) / sum(batch_size(b.inputs) for b in self.probe)
         return mean if math.isfinite(mean) else math.inf
 
 
-#: Fraction of the stability edge to train at, by recipe.
-_BELOW = {"SGD": 0.5, "Muon": 0.67}
+#: Exponent by which the best peak rate falls with the length of a run. Short runs of SGD meet their edge of stability.
+_LIFT: dict[type, float] = {SGD: 0.25, Prodigy: 0.0}
 
 
 def annealed(step: int, total: int) -> float:
@@ -273,17 +307,12 @@ def annealed(step: int, total: int) -> float:
 
 def _step(model: nn.Module, batch: Batch, objective: Objective, optimizer: torch.optim.Optimizer) -> float:
     model.train()
-    value = objective(model, _moved(model, batch))
+    value = objective(model, moved(model, batch))
     optimizer.zero_grad()
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
     optimizer.step()
     return value.item()
-
-
-def _moved(model: nn.Module, batch: Batch) -> Batch:
-    device = device_of(model)
-    return Batch(map_tensors(lambda t: t.to(device), batch.inputs), batch.target, batch.ids)
 
 
 def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -296,10 +325,6 @@ def _forever(batches: Iterable[Batch]) -> Iterator[Batch]:
                 yield batch
         if not seen:
             raise DataError("There are no batches of two or more samples to run trials on.")
-
-
-def _of(recipe: Recipe, trials: list[Trial]) -> Trial:
-    return next(trial for trial in reversed(trials) if trial.recipe == recipe)
 
 
 def _median(values: list[float]) -> float:

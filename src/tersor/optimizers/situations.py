@@ -52,9 +52,9 @@ OWN_SCHEDULE = frozenset({"schedule_free"})
 #: Peak learning rates at batch 128, by start and by the kind of norm; the likeliest recipe first.
 _ARMS: dict[str, dict[str, tuple[Recipe, ...]]] = {
     "scratch": {
-        "batch": (SGD(lr=0.1, weight_decay=5e-4), Muon(lr=5e-3), NAdamW(lr=3e-3)),
+        "batch": (Muon(lr=1e-2), SGD(lr=0.1, weight_decay=5e-4), NAdamW(lr=5e-3)),
         "layer": (NAdamW(lr=1e-3, beta2=0.99), Muon(lr=2e-3), AdamW(lr=1e-3)),
-        "none": (Muon(lr=5e-3), NAdamW(lr=6e-3), SGD(lr=0.1)),
+        "none": (Muon(lr=5e-3), NAdamW(lr=5e-3), SGD(lr=0.1)),
     },
     "trained": {
         "batch": (SGD(lr=0.01, weight_decay=1e-4), AdamW(lr=3e-4), Muon(lr=3e-4)),
@@ -91,7 +91,7 @@ def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tup
 
     Example:
         >>> portfolio(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))[0].lr
-        0.1
+        0.01
     """
     seen = census(model)
     return tuple(

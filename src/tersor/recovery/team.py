@@ -30,7 +30,7 @@ class Team:
     def __init__(self, accelerator: "Accelerator | None" = None) -> None:
         if accelerator is None:
             accelerate = require("accelerate", extra="dist", purpose="Training on several processes")
-            accelerator = accelerate.Accelerator()
+            accelerator = accelerate.Accelerator(cpu=not torch.cuda.is_available())
         self.accelerator: Any = accelerator
 
     @property
