@@ -13,8 +13,8 @@ from tersor.errors import ArgumentError, ModelError
 from tersor.loading.build import build_task
 from tersor.loading.keras.flow import identifier
 from tersor.loading.keras.opening import from_keras, is_keras_model, read_keras
-from tersor.loading.keras.padding import flat, padded, same
 from tersor.loading.model import load_model
+from tersor.loading.padding import flat, padded, same
 
 NET = """
 import keras

@@ -18,8 +18,6 @@ from tersor.loading.weights import fit_weights, read_weights
 
 #: Why a file alone cannot be taken, by suffix. Each sentence says what to pass instead.
 _FILES = {
-    ".onnx": "An .onnx file is a finished graph, which tersor does not read as a model yet; "
-    "pass the PyTorch model that it was exported from.",
     ".h5": "An .h5 file can run code when it is loaded and is not read; pass file.py:build with --weights "
     "as .safetensors.",
     ".pt2": "A .pt2 program can run code when it is loaded and is not read as a model; "
@@ -47,7 +45,7 @@ def load_model(
     Args:
         reference: an `nn.Module`, a Keras model, a class or function that makes one, or a string: `module:attribute`,
             `file.py:attribute`, `hf:NAME[@revision]`, `timm:NAME`, the folder of a saved Hugging Face model, or a
-            file `.keras` (argument `custom_objects` for its own classes).
+            file: `.onnx`, or `.keras` (argument `custom_objects` for its own classes).
         weights: a `.safetensors` file, or a torch file of tensors only, to load into it.
         arguments: keyword arguments of the class or function; strings are read as Python literals where they are.
         allow_code_execution: let weights and hub models run their own code. Only for files you made.
@@ -108,7 +106,7 @@ def _from_string(reference: str, arguments: dict[str, Any], allow_code_execution
 
 _READINGS = (
     "is not a model reference. Write 'module:function', 'file.py:function', 'hf:NAME[@revision]', 'timm:NAME', "
-    "a file .keras, or the folder of a saved Hugging Face model (one that holds config.json)."
+    "a file .onnx or .keras, or the folder of a saved Hugging Face model (one that holds config.json)."
 )
 
 
@@ -230,5 +228,16 @@ def _from_keras_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
     return read_keras(path, custom)
 
 
+def _from_onnx_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
+    if arguments:
+        raise ArgumentError(f"An .onnx file takes no arguments, got {', '.join(arguments)}.")
+    from tersor.loading.onnx.convert import read_onnx
+
+    return read_onnx(path)
+
+
 #: Files that are networks, by suffix.
-_READERS: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {".keras": _from_keras_file}
+_READERS: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {
+    ".keras": _from_keras_file,
+    ".onnx": _from_onnx_file,
+}

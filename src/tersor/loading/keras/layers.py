@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tersor.errors import ModelError
-from tersor.loading.keras.padding import flat, padded, same
 from tersor.loading.keras.rules import Modules, Rule, Shape, arrays, filled
+from tersor.loading.padding import flat, padded, same
 from tersor.loading.pieces import Pad
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

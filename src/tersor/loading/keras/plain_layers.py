@@ -8,8 +8,8 @@ from torch import nn
 
 from tersor.errors import ModelError
 from tersor.loading.keras.layers import spatial
-from tersor.loading.keras.padding import flat, padded, same
 from tersor.loading.keras.rules import Modules, Rule, Shape
+from tersor.loading.padding import flat, padded, same
 from tersor.loading.pieces import Pad, Permute, Reduce, Reshape, Scale
 
 _MAX = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}

@@ -1,4 +1,4 @@
-"""Padding `same` of Keras as amounts and modes of torch."""
+"""Padding `same` of Keras and ONNX as amounts and layers of torch."""
 
 from collections.abc import Sequence
 

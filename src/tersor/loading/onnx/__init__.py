@@ -1,0 +1,1 @@
+"""ONNX graphs become torch modules, checked against ONNX Runtime."""
