@@ -53,7 +53,7 @@ OWN_SCHEDULE = frozenset({"schedule_free"})
 _ARMS: dict[str, dict[str, tuple[Recipe, ...]]] = {
     "scratch": {
         "batch": (Muon(lr=1e-2), SGD(lr=0.1, weight_decay=5e-4), NAdamW(lr=5e-3)),
-        "layer": (NAdamW(lr=1e-3, beta2=0.99), Muon(lr=2e-3), AdamW(lr=1e-3)),
+        "layer": (Muon(lr=5e-3), NAdamW(lr=5e-3, beta2=0.99), AdamW(lr=2e-3)),
         "none": (Muon(lr=5e-3), NAdamW(lr=5e-3), SGD(lr=0.1)),
     },
     "trained": {

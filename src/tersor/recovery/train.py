@@ -5,18 +5,22 @@ from torch import Tensor, nn
 from tersor.distillation.rows import same_shape
 from tersor.distillation.rules import Loss as TeacherLoss
 from tersor.distillation.rules import loss_for
+from tersor.distillation.sampled import SampledCrossEntropy
 from tersor.errors import DataError
 from tersor.loading.build import build_task
 from tersor.loading.inputs import call, main_output
 from tersor.loading.losses import Loss
 from tersor.loading.task import Batch, Task
 from tersor.optimizers.registry import Recipe
-from tersor.recovery.cache import TeacherCache, fingerprint
+from tersor.recovery.cache import TeacherCache, drawn, fingerprint
 from tersor.recovery.course import Course
 from tersor.recovery.learn import Learned, learn
 from tersor.recovery.norms import evaluating, on_device
 from tersor.recovery.teacher import Teacher, imitation, live
 from tersor.recovery.views import identity
+
+#: Above this many classes a position, a memory of the teacher holds draws instead of logits.
+_LARGE = 4096
 
 
 def train(
@@ -114,6 +118,8 @@ def distill(
     with evaluating(student):
         same_shape(main_output(call(student, on_device(student, first.inputs))), wanted)
     chosen = loss or loss_for(wanted, first.target, task.kind)
+    if loss is None and task.kind in ("language", "tokens") and wanted.shape[-1] > _LARGE:
+        answer, chosen = drawn(answer, seed=course.seed), SampledCrossEntropy()
     course.told(f"the student imitates the teacher by {chosen!r}")
     objective = imitation(_kept(answer, task, epochs, course), chosen)
     return learn(
