@@ -80,6 +80,7 @@ class Runner:
             stderr=self._log,
             text=True,
             env=_environment(threads),
+            start_new_session=True,  # Ctrl-C is for the parent, which ends this process itself
         )
         self._replies: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
