@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test lint docs picture bench bench-quick clean
 
 demo: $(STAMP)
 	$(BIN)/tersor demo
@@ -17,6 +17,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/ruff check src tests bench examples
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# Every example on the pages runs; a warning is an error. The pages are in docs/_build/html.
+docs: $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+# The picture of the README, from a measured run.
+picture: $(STAMP)
+	$(BIN)/python docs/picture.py bench/results/cifar10.json docs/picture.svg
 
 # Hours; resumable. `make bench ONLY="peers latency"` runs a part.
 bench: $(PEERS)
