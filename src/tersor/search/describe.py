@@ -74,8 +74,13 @@ def sentence(story: Story) -> str:
         run.request.goal
     ]
     interval = f" (95% interval {found.low:.2f} to {found.high:.2f})" if found.low < found.high else ""
+    limits = f"meets {run.request.limits}" if run.request.limits else ""
+    if found.low <= 1.0:
+        gained = f"{limits}, which the original does not"
+    else:
+        gained = f"is {found.value:.2f}x {words} than the best free baseline{interval}{limits and f', {limits}'}"
     return (
-        f"{best.name} is {found.value:.2f}x {words} than the best free baseline{interval}, and with "
+        f"{best.name} {gained}, and with "
         f"{run.request.confidence:.0%} confidence its {run.task.metric.name} drops by at most {run.margin:.4g} "
         f"({best.certificate.samples} sealed samples)."
     )
