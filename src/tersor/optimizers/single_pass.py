@@ -4,6 +4,7 @@ A rule is written once, as operations on one-dimensional pieces. It runs in two 
 processor's cache, and, once a run is long enough to repay the compilation, as one compiled kernel.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, TypeAlias
@@ -24,7 +25,7 @@ BUNDLE = 16 * BLOCK
 WORTH_COMPILING = 10_000_000_000
 
 
-class SinglePass(torch.optim.Optimizer):
+class SinglePass(torch.optim.Optimizer, ABC):
     """Base of optimizers whose update of an entry depends on that entry alone.
 
     A subclass names its state buffers, its rule, and the coefficients of a step. When to compile is
@@ -47,9 +48,9 @@ class SinglePass(torch.optim.Optimizer):
         super().__setstate__(state)
         self._bundles = {}
 
+    @abstractmethod
     def coefficients(self, group: dict[str, Any], step: int, /) -> tuple[float, ...]:
         """Return the numbers that `rule` takes at `step` (from 1), after weight, gradient and buffers."""
-        raise NotImplementedError
 
     def start(self, parameter: Tensor) -> dict[str, Any]:
         """Return the state of a parameter before its first step."""
