@@ -49,7 +49,7 @@ def load_data(data: object) -> dict[str, Source]:
 
     Args:
         data: a string (`module:function`, `file.py:function`, `npz:`, `csv:`, `tsv:`, `parquet:`, `imagefolder:`,
-            `sklearn:`), a DataLoader, a dataset with a length and an index (PyTorch, Hugging Face, list), an
+            `hf:`, `sklearn:`), a DataLoader, a dataset with a length and an index (PyTorch, Hugging Face, list), an
             iterable of samples or batches, arrays, `(x, y)`, a dict of arrays; or explicit splits: a pair
             (train, validation) of any of these, or a dict of them with keys of `PART_NAMES`.
 
@@ -81,7 +81,7 @@ def _from_string(reference: str) -> object:
         raise DataError(
             f"{reference!r} is not a data reference. Write 'module:function', 'file.py:function', 'npz:FILE', "
             "'csv:FILE?target=COLUMN', 'tsv:FILE?target=COLUMN', 'parquet:FILE?target=COLUMN', "
-            "'parquet:FILE?image=COLUMN&label=COLUMN', 'imagefolder:DIR' or 'sklearn:NAME'."
+            "'parquet:FILE?image=COLUMN&label=COLUMN', 'imagefolder:DIR', 'hf:FOLDER?target=COLUMN' or 'sklearn:NAME'."
         )
     found = load_object(reference, DataError)
     if isinstance(found, Dataset | DataLoader | Mapping | tuple | list | Arrayish) or not callable(found):

@@ -13,13 +13,21 @@ from torch import Tensor
 
 from tersor._extras import require
 from tersor.errors import DataError
-from tersor.loading.options import existing, numbers, take_options
-from tersor.loading.tables import answers_of, parquet_columns, read_parquet_table
+from tersor.loading.options import is_on, numbers, take_options
+from tersor.loading.streams import stream_parquet
+from tersor.loading.tables import (
+    TABLE_OPTIONS,
+    answers_of,
+    parquet_columns,
+    parquet_files,
+    read_parquet_table,
+)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 #: Folders of these names are splits, not classes.
 _SPLITS = ("train", "val", "valid", "validation", "test")
-_OPTIONS = ("size", "mean", "std")
+#: How images are made of equal size and range.
+IMAGE_OPTIONS = ("size", "mean", "std")
 #: Decoded sets up to this many bytes are kept in memory.
 _KEPT_BYTES = 512 * 2**20
 
@@ -153,7 +161,7 @@ def _channels(options: Mapping[str, str], name: str, default: float, channels: i
 
 def read_folder(path: str, options: Mapping[str, str]) -> object:
     """Return a folder with one sub-folder a class; sub-folders train, val and test of such folders are splits."""
-    take_options("imagefolder", options, _OPTIONS)
+    take_options("imagefolder", options, IMAGE_OPTIONS)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(f"There is no folder {path!r} (looked from {str(Path.cwd())!r}).")
@@ -180,24 +188,32 @@ def _of_classes(root: Path, classes: list[str], options: Mapping[str, str]) -> I
 
 
 def read_parquet(path: str, options: Mapping[str, str]) -> object:
-    """Return a parquet file: images and labels with `image=` and `label=`, else a table as `csv:` gives it."""
-    file = existing(path)
+    """Return parquet: images and labels with `image=` and `label=`, else a table as `csv:` gives it.
+
+    A folder stands for all its parquet files. `stream=yes` reads a table in pieces, for what is larger than memory.
+    """
+    files = parquet_files(path)
+    if is_on(options, "stream"):
+        return stream_parquet(files, take_options("parquet", options, ("stream", "target", "drop")))
     if "image" not in options:
-        return read_parquet_table(
-            file, take_options("parquet", options, ("target", "drop", "text", "tokenizer", "length"))
-        )
-    take_options("parquet", options, ("image", "label", *_OPTIONS))
+        return read_parquet_table(files, take_options("parquet", options, ("stream", *TABLE_OPTIONS)))
+    take_options("parquet", options, ("image", "label", "stream", *IMAGE_OPTIONS))
     names = [options["image"], *([options["label"]] if "label" in options else [])]
-    columns = parquet_columns(file, names)
+    columns = parquet_columns(files, names)
     labels = answers_of(columns[options["label"]]) if "label" in options else None
-    return make_images([_bytes(cell, file) for cell in columns[options["image"]]], labels, options)
+    return make_images([image_bytes(cell, path) for cell in columns[options["image"]]], labels, options)
 
 
-def _bytes(cell: Any, file: Path) -> bytes:
+def image_bytes(cell: Any, name: str) -> bytes:
+    """Return the bytes of an image in a cell of a table.
+
+    Raises:
+        DataError: if the cell holds none.
+    """
     # Hugging Face stores an image as {bytes, path}.
     found = cell.get("bytes") if isinstance(cell, Mapping) else cell
     if not isinstance(found, bytes):
         raise DataError(
-            f"The image column of {file.name!r} holds {type(found).__name__}, not the bytes of images."
+            f"The image column of {name!r} holds {type(found).__name__}, not the bytes of images."
         )
     return found

@@ -1,7 +1,7 @@
 """Tables in text files and parquet files: a target column, and numbers or a text to be tokenized."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,22 @@ from tersor.errors import DataError
 from tersor.loading.options import existing, is_on, numbers, take_options
 from tersor.loading.references import first_line
 
-_OPTIONS = ("target", "drop", "text", "tokenizer", "length")
+#: What to take from a table of any format.
+TABLE_OPTIONS = ("target", "drop", "text", "tokenizer", "length")
 #: Tokens that a text is cut to, unless `length` says otherwise.
 _LENGTH = 128
 
 
 def read_csv(path: str, options: Mapping[str, str]) -> object:
     """Return a table as (x, y); options `target=`, `drop=a,b`, `sep=`, `header=no`, `text=` with `tokenizer=`."""
-    return _read(path, take_options("csv", options, (*_OPTIONS, "sep", "header")), options.get("sep", ","))
+    return _read(
+        path, take_options("csv", options, (*TABLE_OPTIONS, "sep", "header")), options.get("sep", ",")
+    )
 
 
 def read_tsv(path: str, options: Mapping[str, str]) -> object:
     """Return a tab-separated table as (x, y); options as in `read_csv`. Without a header columns are 0, 1, ..."""
-    return _read(path, take_options("tsv", options, (*_OPTIONS, "header")), "\t")
+    return _read(path, take_options("tsv", options, (*TABLE_OPTIONS, "header")), "\t")
 
 
 def _read(path: str, options: Mapping[str, str], separator: str) -> object:
@@ -47,21 +50,47 @@ def _read(path: str, options: Mapping[str, str], separator: str) -> object:
     return table({name: [row[i] for row in rows] for i, name in enumerate(header)}, file.name, options)
 
 
-def read_parquet_table(file: Path, options: Mapping[str, str]) -> object:
+def read_parquet_table(files: Sequence[Path], options: Mapping[str, str]) -> object:
     """Return a parquet table as (x, y), options as in `read_csv`.
 
     Raises:
-        DataError: if the file is damaged or a column does not fit.
+        DataError: if a file is damaged or a column does not fit.
     """
-    return table(parquet_columns(file, None), file.name, options)
+    return table(parquet_columns(files, None), files[0].name, options)
 
 
-def parquet_columns(file: Path, names: list[str] | None) -> dict[str, list[Any]]:
-    """Return the named columns (None for all) of a parquet file as lists.
+def parquet_files(path: str) -> list[Path]:
+    """Return the file at `path`, or all parquet files of the folder, by name.
 
     Raises:
-        DataError: if the file is damaged, or a column is missing.
+        DataError: if there is none.
     """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [existing(path)]
+    found = sorted(file for file in folder.iterdir() if file.suffix == ".parquet" and file.is_file())
+    if not found:
+        raise DataError(f"The folder {path!r} holds no .parquet files.")
+    return found
+
+
+def parquet_columns(files: Sequence[Path], names: list[str] | None) -> dict[str, list[Any]]:
+    """Return the named columns (None for all) of parquet files, one after the other, as lists.
+
+    Raises:
+        DataError: if a file is damaged, a column is missing, or files differ in their columns.
+    """
+    joined: dict[str, list[Any]] = {}
+    for file in files:
+        columns = _parquet(file, names)
+        if joined and joined.keys() != columns.keys():
+            raise DataError(f"{file.name!r} has other columns than {files[0].name!r}: {', '.join(columns)}.")
+        for name, values in columns.items():
+            joined.setdefault(name, []).extend(values)
+    return joined
+
+
+def _parquet(file: Path, names: list[str] | None) -> dict[str, list[Any]]:
     parquet = require("pyarrow.parquet", extra="parquet", purpose=f"Reading {file.name!r}")
     arrow = require("pyarrow", extra="parquet", purpose=f"Reading {file.name!r}")
     try:
