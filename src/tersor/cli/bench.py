@@ -1,9 +1,11 @@
 """`tersor bench`: what costs nothing, measured: the model as it is in every runtime, thread count and setting."""
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cyclopts import Parameter
 
 from tersor.cli.answer import Json, show
 from tersor.cli.flags import ModelFlags, arguments_of
@@ -17,14 +19,28 @@ if TYPE_CHECKING:
 _NO_MODEL = ModelFlags()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Where the fastest file is timed after the race: throughput against latency."""
+
+    batches: str = ""
+    "Batch sizes, such as `1,8,32`."
+
+    lengths: str = ""
+    "Lengths of token sequences, such as `16,64,256`."
+
+
+_NO_SIZES = Sizes()
+
+
 def bench(
     model: str,
     *,
     data: str,
     batch: int = 1,
-    batches: str = "",
-    lengths: str = "",
     seconds: float = 1.5,
+    sizes: Sizes = _NO_SIZES,
     loading: ModelFlags = _NO_MODEL,
     json: Json = False,
 ) -> int:
@@ -34,9 +50,8 @@ def bench(
         model: as for `tersor optimize`.
         data: as for `tersor optimize`; real samples are what is run.
         batch: samples per call.
-        batches: then time the fastest file at these batch sizes too, such as `1,8,32`: throughput against latency.
-        lengths: and at these lengths of token sequences, such as `16,64,256`.
         seconds: time for each entry.
+        sizes: where to time the fastest file too.
         loading: how to open the model.
         json: print JSON.
     """
@@ -62,7 +77,7 @@ def bench(
             seconds=seconds,
             listen=lambda line: display(Event("bench", line)),
         )
-        points = _swept(found.fastest, task.inputs, (batches, lengths), seconds)
+        points = _swept(found.fastest, task.inputs, sizes, seconds)
     entries = [
         {
             "name": entry.name,
@@ -77,13 +92,11 @@ def bench(
     return 0
 
 
-def _swept(
-    fastest: "Entry", inputs: "Inputs", words: tuple[str, str], seconds: float
-) -> "tuple[Measurement, ...]":
+def _swept(fastest: "Entry", inputs: "Inputs", sizes: Sizes, seconds: float) -> "tuple[Measurement, ...]":
     """Time the fastest file over the grid that was asked for; nothing if none was."""
     from tersor.measurement.sweep import sweep
 
-    batches, lengths = map(_numbers, words)
+    batches, lengths = _numbers(sizes.batches), _numbers(sizes.lengths)
     if not (batches or lengths) or fastest.artefact is None:
         return ()
     return sweep(
