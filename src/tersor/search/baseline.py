@@ -1,6 +1,7 @@
 """The start of a search: the original as a file, its quality, and the free baseline that candidates have to beat."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -37,10 +38,24 @@ _HERE = Path()
 _BASELINES, _STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...])
 
 
-def start(built: Built, request: Request, clock: Clock, journal: Journal) -> Run:
+def start(
+    built: Built,
+    request: Request,
+    clock: Clock,
+    journal: Journal,
+    *,
+    admit: Callable[[float], None] = lambda _: None,
+) -> Run:
     """Export and evaluate the original, race its free baselines, and fix the limit.
 
     A search that goes on finds all that in its journal.
+
+    Args:
+        built: the task.
+        request: what was asked for.
+        clock: time.
+        journal: where the search is kept.
+        admit: called with the margin as soon as it is known; raises where the search would be in vain.
 
     Raises:
         ExportError: if the original cannot be exported for the target.
@@ -55,6 +70,7 @@ def start(built: Built, request: Request, clock: Clock, journal: Journal) -> Run
     value, up = base.quality.value, task.metric.higher_is_better
     floor = request.drop.floor(value, up)
     request.listen(Event("baseline", request.drop.words(task.metric.name, value, up)))
+    admit(request.drop.margin(value))
     ending = _ending(base.artefact, task)
     clock.reserve_s = None if clock.budget_s is None else ending.reserve_s(clock.budget_s, 2)
     baselines = _race(task, base.artefact, request, journal, clock)

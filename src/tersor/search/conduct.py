@@ -116,9 +116,12 @@ def carry_out(order: Order) -> Result:
         seal = Seal(built.task.certification, _ledger(order, journal), labelled=built.task.kind != "fidelity")
         if order.resumed:
             order.asked.check_same(built.task.model, seal.data_sha256)
-        run = start(built, request, clock, journal)
-        if not (folder / FROZEN).exists():
-            check_samples(run, seal)
+
+        def admit(margin: float) -> None:
+            if not (folder / FROZEN).exists():
+                check_samples(built.task, request.confidence, margin, seal)
+
+        run = start(built, request, clock, journal, admit=admit)
         stage = Stage(seal, built.notes.words(), Interim(output), stops, log, work)
         if output is not None and not order.resumed:
             run = _settled(run, stage, order, output)

@@ -9,6 +9,7 @@ from tersor.certification.planner import outlook, samples_needed
 from tersor.certification.seal import Seal
 from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Artefact
+from tersor.loading.task import Task
 from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.outcome import Fate
@@ -39,14 +40,20 @@ _LIKELY_DISAGREEMENT = 0.02
 NOT_TRIED = Sealed(None, ())
 
 
-def check_samples(run: Run, seal: Seal) -> None:
+def check_samples(task: Task, confidence: float, margin: float, seal: Seal) -> None:
     """Refuse, before any work, a certification split that cannot certify anything.
+
+    Args:
+        task: its metric.
+        confidence: of the certificate.
+        margin: largest loss of quality, in the unit of the metric.
+        seal: the certification samples behind their lock.
 
     Raises:
         CertificateError: if earlier attempts have used it up.
         DataError: if it could not show the margin even if the two models never differed, with the number that would.
     """
-    attempt = seal.ledger.next_attempt(seal.data_sha256, 1 - run.request.confidence)
+    attempt = seal.ledger.next_attempt(seal.data_sha256, 1 - confidence)
     if not attempt.open:
         raise CertificateError(
             f"A model has already been certified on these samples (attempt {attempt.number - 1} in the ledger), and "
@@ -54,11 +61,11 @@ def check_samples(run: Run, seal: Seal) -> None:
             "`--ledger NEW.jsonl`, and the guarantee covers only what comes after it."
         )
     alpha = attempt.alpha
-    least = samples_needed(run.margin, 0.0, alpha=alpha)
-    if run.task.metric.scores is not None and len(seal) < least:
-        likely = samples_needed(run.margin, _LIKELY_DISAGREEMENT, alpha=alpha)
+    least = samples_needed(margin, 0.0, alpha=alpha)
+    if task.metric.scores is not None and len(seal) < least:
+        likely = samples_needed(margin, _LIKELY_DISAGREEMENT, alpha=alpha)
         raise DataError(
-            f"{len(seal)} certification samples cannot show a drop of at most {run.margin:.4g}: it takes {least} even "
+            f"{len(seal)} certification samples cannot show a drop of at most {margin:.4g}: it takes {least} even "
             f"if the two models never differ, and about {likely} when they differ on 2 in 100. Give more "
             "certification samples or allow a larger drop."
         )
