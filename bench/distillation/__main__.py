@@ -145,8 +145,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=500)
-    parser.add_argument("--epochs", type=float, default=40)
-    parser.add_argument("--tested", type=int, default=4000)
+    parser.add_argument("--epochs", type=float, default=24)
+    parser.add_argument("--tested", type=int, default=2000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     file = RESULTS / "distillation.json"

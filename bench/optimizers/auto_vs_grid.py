@@ -9,6 +9,7 @@ picked by its own test result, which flatters the grid. Finished grids are not r
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -143,12 +144,13 @@ def run(model, split, recipe, steps, size, seed):
     return train(model, batches, loss=loss, optimizer=recipe, schedule=Cosine(warmup=0.1)).model
 
 
-def compare(task: str, seed: int, known: dict) -> dict:
+def compare(task: str, seed: int, outcome: dict) -> Iterator[None]:
+    """Fill `outcome`; each step of the iteration is a moment to store it."""
     make, data, steps, size = TASKS[task]
     split, search, test = data(seed)
     torch.manual_seed(seed)
     model = make()
-    outcome = {"grid": dict(known.get("grid", {}))}
+    grid = outcome.setdefault("grid", {})
     started = lambda recipe, left: quality(run(model, split, recipe, left, size, seed), test)
     probe = list(search.batches(125))
     choice = choose(model, Epochs(split, size, 1000, seed + 1), objective, steps=steps, probe=probe)
@@ -159,14 +161,20 @@ def compare(task: str, seed: int, known: dict) -> dict:
     outcome["default"] = started(AdamW(lr=1e-3), steps)
     for name, rates in GRID.items():
         for lr in rates:
-            if f"{name} {lr:g}" not in outcome["grid"]:
-                outcome["grid"][f"{name} {lr:g}"] = started(make_recipe(name, lr=lr), steps)
-    return outcome
+            if f"{name} {lr:g}" not in grid:
+                grid[f"{name} {lr:g}"] = started(make_recipe(name, lr=lr), steps)
+                yield
+    yield
 
 
 def shown(runs: list[dict], pick) -> str:
     accuracy, loss = (statistics.mean(values) for values in zip(*(pick(r) for r in runs), strict=True))
     return f"{accuracy:.2f} / {loss:.3f}"
+
+
+def finished(entry: dict) -> list[dict]:
+    """Return the runs whose grid is whole."""
+    return [r for r in entry["runs"].values() if len(r["grid"]) == sum(map(len, GRID.values()))]
 
 
 def summary(results: dict) -> str:
@@ -181,7 +189,9 @@ def summary(results: dict) -> str:
     ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for task, entry in results.items():
-        runs = list(entry["runs"].values())
+        runs = finished(entry)
+        if not runs:
+            continue
         mean = lambda pick, runs=runs: statistics.mean(pick(r) for r in runs)
         # One entry of the grid for all seeds, as a user would fix it.
         best = max(
@@ -196,9 +206,7 @@ def summary(results: dict) -> str:
         )
     lines += ["", "Chosen:", ""]
     lines += [
-        f"- {task}: {r['recipe']}. {r['reason']}"
-        for task, entry in results.items()
-        for r in entry["runs"].values()
+        f"- {task}: {r['recipe']}. {r['reason']}" for task, entry in results.items() for r in finished(entry)
     ]
     return "\n".join(lines) + "\n"
 
@@ -214,9 +222,9 @@ def main() -> None:
     for seed in arguments.seeds:
         for task in arguments.tasks:
             entry = results.setdefault(task, {"steps": TASKS[task][2], "runs": {}})
-            entry["runs"][str(seed)] = compare(task, seed, entry["runs"].get(str(seed), {}))
-            file.write_text(json.dumps(results, indent=1) + "\n")
-            (RESULTS / "optimizer_auto.md").write_text(summary(results))
+            for _ in compare(task, seed, entry["runs"].setdefault(str(seed), {})):
+                file.write_text(json.dumps(results, indent=1) + "\n")
+    (RESULTS / "optimizer_auto.md").write_text(summary(results))
     print(summary(results), flush=True)
 
 
