@@ -95,7 +95,8 @@ def compare_on_gpu(base: Call, candidate: Call, *, blocks: int = 30) -> GpuCompa
     _insist()
     pairs = []
     with torch.no_grad():
-        event_seconds(base), event_seconds(candidate)
+        for call in (base, candidate):  # the first block of each waits for what came before
+            event_seconds(call)
         for turn in range(blocks):
             if turn % 2:
                 after, before = event_seconds(candidate), event_seconds(base)
