@@ -171,8 +171,8 @@ def limits(rows: dict) -> list[str]:
         + ".",
         "",
         f"Four times torch's default would take {needed:.0f} GB/s for Lion, as much as the plainest step reaches: "
-        "torch's loop over Lion is short. RMSprop with momentum and Lion are compiled only once a run is long enough to repay "
-        "10 s of compiling; before, they run in blocks that stay in the cache.",
+        "torch's loop over Lion is short. RMSprop with momentum and Lion are compiled only once a run is long enough "
+        "to repay 10 s of compiling; before, they run in blocks that stay in the cache.",
         "",
         "Muon: this processor multiplies bfloat16 matrices in hardware, so torch's bfloat16 iteration is the faster "
         "one here. On processors without such units (Zen 3, measured once: 618 ms against 24 ms at 384x384) float32 "

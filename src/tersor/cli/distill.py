@@ -2,7 +2,7 @@
 
 from tersor.cli.answer import Json
 from tersor.cli.flags import ModelFlags
-from tersor.cli.train import CourseFlags, claim, course_of, finish, opened
+from tersor.cli.train import CourseFlags, claim, course_of, finish, leads, opened
 
 _NO_FLAGS, _NO_MODEL = CourseFlags(), ModelFlags()
 
@@ -61,5 +61,6 @@ def distill(
         )
     if plan is None:
         return finish(learned, course.output, (str(student), ModelFlags()), "", json=json)
-    save(learned.model, plan, trace(guide, inputs), course.output)
+    if leads():
+        save(learned.model, plan, trace(guide, inputs), course.output)
     return finish(learned, course.output, (teacher, loading), "load(original, HERE)", json=json)

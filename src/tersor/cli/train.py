@@ -1,5 +1,6 @@
 """`tersor train`: the command-line form of `tersor.train`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -179,10 +180,13 @@ def claim(output: Path, *, resume: bool) -> Path:
     return state
 
 
+def leads() -> bool:
+    """Return whether this process writes files: the first of a `torchrun`, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def course_of(flags: CourseFlags, display: "Display", state: Path, **more: object) -> "Course":
     """Return the flags as a `Course` that shows its progress and keeps its state."""
-    import os
-
     from tersor.recovery.course import Course
     from tersor.recovery.team import Team
     from tersor.recovery.views import shift_and_flip
@@ -215,6 +219,8 @@ def finish(
     """Write the weights, clear the state, and say what was learned and what to do next."""
     import shutil
 
+    if not leads():
+        return 0
     learned.save(output)
     script = output / "model.py"
     script.unlink(missing_ok=True)

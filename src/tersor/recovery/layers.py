@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tersor.loading.task import Batch
+from tersor.pruning.least_squares import least_squares
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.taps import batch_statistics, execution_order, first_tensor, observe
 
@@ -149,28 +150,11 @@ def _solve(layer: nn.Module, x: Tensor, y: Tensor, ridge: float, *, bias_only: b
         centre_x, centre_y = torch.zeros(x.shape[1]).to(x), torch.zeros(y.shape[1]).to(y)
     else:
         centre_x, centre_y = x.mean(0), y.mean(0)
-    new = old if bias_only else least_squares(x - centre_x, y - centre_y, old, ridge)
+    x, y = x - centre_x, y - centre_y
+    new = old if bias_only else least_squares(x.T @ x, x.T @ y, old, ridge)
     layer.weight.copy_(new.T.reshape(layer.weight.shape))
     if layer.bias is not None:
         layer.bias.copy_(centre_y - centre_x @ new)
-
-
-def least_squares(
-    x: Float[Tensor, "rows size"], y: Float[Tensor, "rows out"], near: Float[Tensor, "size out"], ridge: float
-) -> Float[Tensor, "size out"]:
-    r"""Return the minimiser of `|x w - y|^2 + r |w - near|^2`, with `r = ridge * mean(diag(x'x))`.
-
-    Example:
-        >>> x = torch.eye(2, dtype=torch.float64)
-        >>> least_squares(x, torch.ones(2, 1).double(), torch.zeros(2, 1).double(), ridge=1.0)
-        tensor([[0.5000],
-                [0.5000]], dtype=torch.float64)
-    """
-    gram = x.T @ x
-    # A little more than zero, so that columns that are always zero keep their weights.
-    strength = ridge * gram.diagonal().mean() + 1e-12
-    gram.diagonal().add_(strength)
-    return torch.cholesky_solve(x.T @ y + strength * near, torch.linalg.cholesky(gram))
 
 
 def _rows(layer: nn.Module, x: Tensor) -> Float[Tensor, "rows size"]:
