@@ -66,6 +66,7 @@ def examine(name: str, sender: Any) -> None:
     """Send the row of one model."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    prepare()
     model, inputs = MODELS[name]()
     before = psutil.Process().memory_info().rss
     began = time.perf_counter()
@@ -107,7 +108,6 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Examine every model."""
-    prepare()
     rows = {}
     for name in MODELS:
         receiver, sender = mp.get_context("spawn").Pipe(duplex=False)

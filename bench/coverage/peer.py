@@ -44,7 +44,7 @@ STATUSES = {
 
 def examine(model: nn.Module, inputs: Inputs) -> Row:
     """Return the row of one model."""
-    original, given = _distinct(model).double(), as_double(inputs)
+    original, given = _distinct(model), as_double(inputs)
     graph = trace(original, given)
     small = copy.deepcopy(original)
     try:
@@ -71,7 +71,7 @@ def examine(model: nn.Module, inputs: Inputs) -> Row:
 
 def _distinct(model: nn.Module) -> nn.Module:
     """Return a copy in which no two weights are equal, and none is so small that an error would hide."""
-    made, generator = copy.deepcopy(model), torch.Generator().manual_seed(2)
+    made, generator = copy.deepcopy(model).double(), torch.Generator().manual_seed(2)
     with torch.no_grad():
         for tensor in made.parameters():
             tensor.requires_grad_(tensor.is_floating_point())
@@ -90,6 +90,7 @@ def _prune(model: nn.Module, inputs: Inputs, graph: Graph) -> None:
 
     last = {m.tensor.rpartition(".")[0] for g in graph.groups if "output of" in g.reason for m in g.members}
     modules = dict(model.named_modules())
+    last |= {name for name in _last_layer(model, inputs) if name}
     with contextlib.redirect_stdout(io.StringIO()):
         pruner = peer.pruner.BasePruner(
             model,
@@ -100,6 +101,21 @@ def _prune(model: nn.Module, inputs: Inputs, graph: Graph) -> None:
             forward_fn=lambda made, example: outputs_of(call(made, example))[0],
         )
         pruner.step()
+
+
+def _last_layer(model: nn.Module, inputs: Inputs) -> list[str]:
+    """Return the name of the last linear layer or convolution that makes an axis of the output."""
+    order: list[tuple[str, int]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, _a, _o, name=name: order.append((name, m.weight.shape[0])))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    ]
+    with torch.no_grad():
+        sizes = set(outputs_of(call(model, inputs))[0].shape)
+    for hook in hooks:
+        hook.remove()
+    return [name for name, size in reversed(order) if size in sizes][:1]
 
 
 def _errors(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -263,6 +264,24 @@ def settings(m, x):
     return m.fc(joined(attend(q, k, v)))
 
 
+def probed(m, x):
+    x = m.a(x)
+    y, _ = m.attention(m.probe.expand(x.shape[0], -1, -1), x, x, need_weights=False)
+    return m.fc(F.relu(m.b(m.norm(y))))
+
+
+def numpy_root(m, x):
+    q, k, v = (layer(x).view(*x.shape[:2], m.heads, m.dim).transpose(1, 2) for layer in (m.q, m.k, m.v))
+    return m.fc(joined((q @ k.transpose(-2, -1) / np.sqrt(m.dim)).softmax(-1) @ v))
+
+
+def grouped_queries(m, x):
+    q = m.q(x).view(2, -1, m.heads, m.dim).transpose(1, 2)
+    k, v = (layer(x).view(2, -1, m.shared, m.dim).transpose(1, 2) for layer in (m.k, m.v))
+    y = F.scaled_dot_product_attention(q, k, v, scale=0.3, enable_gqa=True)
+    return m.fc(y.transpose(1, 2).reshape(2, -1, m.heads * m.dim))
+
+
 def root_of_attribute(m, x):
     q, k, v = (layer(x).view(*x.shape[:2], m.heads, m.dim).transpose(1, 2) for layer in (m.q, m.k, m.v))
     return m.fc(joined((q @ k.transpose(-2, -1) / math.sqrt(m.dim)).softmax(-1) @ v))
@@ -436,6 +455,17 @@ DIFFICULT = {
     "attention, given scale": (net(given_scale, **QKV), tokens(), 2),
     "attention, settings in a data class": (net(settings, settings=Settings, **QKV), tokens(), 2),
     "attention, root of an attribute": (net(root_of_attribute, dim=value(3), **QKV), tokens(), 1),
+    "attention, root taken by numpy": (net(numpy_root, dim=value(3), **QKV), tokens(), 1),
+    "attention, queries in groups": (
+        net(grouped_queries, heads=value(4), shared=value(2), dim=value(3), q=linear(12, 12), k=linear(12, 6),
+            v=linear(12, 6), fc=linear(12, 3)),
+        tokens(), 2,
+    ),
+    "attention of a probe": (
+        net(probed, a=linear(12, 8), attention=lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+            probe=learned(1, 1, 8), norm=lambda: nn.LayerNorm(8), b=linear(8, 6), fc=linear(6, 3)),
+        tokens(), 2,
+    ),
     "shifted windows and merging": (
         net(windows, a=conv(3, 12), qkv=linear(12, 36), o=linear(12, 12), merge=linear(48, 8), fc=linear(8, 3), heads=value(3)),
         pixels(), 2,

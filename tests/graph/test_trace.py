@@ -9,6 +9,7 @@ from torch import nn
 
 from tersor.errors import ModelError, PlanError
 from tersor.graph.integers import Attribute, Observed, Traced, evaluate, tag_attributes
+from tersor.graph.prove import prove
 from tersor.graph.solve import close, solve
 from tersor.graph.trace import trace
 from tests.graph.networks import Bert, Hidden, Llama, Recurrent, ResNet, ViT, image, words
@@ -171,3 +172,40 @@ def test_integers_in_tuples_and_dicts_are_tagged_and_flags_are_not():
     assert str(model.parts[1].expression) == "parts.1"
     assert str(model.settings["inner"].expression) == "settings.inner"
     assert type(model.flag) is bool
+
+
+def test_one_tensor_will_do_for_inputs():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert trace(model, torch.zeros(3, 4)).group("0").size == 8
+    assert prove(trace(model, torch.zeros(3, 4)).group("0"), model, torch.ones(3, 4)) < 1e-12
+
+
+def test_a_hook_that_traces_its_own_model_is_told_so():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    model.register_forward_hook(lambda module, args, out: trace(module, args) and None)
+    with pytest.raises(ModelError, match="forward hook"):
+        model(torch.zeros(1, 4))
+
+
+def test_a_branch_on_an_attribute_is_never_turned():
+    class Shortcut(nn.Module):
+        """A projection where the widths differ; a cut to equal widths must not take it away."""
+
+        def __init__(self):
+            super().__init__()
+            self.width, self.out, self.same = 4, 8, 8
+            self.first, self.second = nn.Linear(6, 4), nn.Linear(4, 8)
+            self.project, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.first(x)
+            short = self.project(x) if self.width != self.out else x
+            x = (self.second(x) + short).reshape(-1, self.out)
+            return self.last(x if self.same == self.out else -x)
+
+    model, inputs = Shortcut(), (torch.randn(5, 6),)
+    graph = trace(model, inputs)
+    name = next(group.name for group in graph.groups if group.size == 8)
+    kept = close(graph, {name: (0, 1, 2, 3)})
+    assert len(kept[name]) == 5
+    assert {str(key): value for key, value in solve(graph, kept).items()} == {"out": 5, "same": 5}

@@ -130,6 +130,12 @@ class Traced(int):
         self.seen.values.append(self.expression)
         return other / int(self)
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Note that numpy reads the number, as in `numpy.sqrt(self.head_dim)`."""
+        self.seen.values.append(self.expression)
+        plain = (int(value) if isinstance(value, Traced) else value for value in inputs)
+        return getattr(ufunc, method)(*plain, **options)
+
     def __pow__(self, other: Any, modulo: int | None = None) -> Any:
         self.seen.values.append(self.expression)
         return pow(int(self), other, modulo)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tersor.graph.groups import Group, Member
 from tersor.graph.modes import plain_attention
 from tersor.graph.trace import named_tensors, outputs_of
-from tersor.loading.inputs import Inputs, call, map_tensors
+from tersor.loading.inputs import Inputs, as_inputs, call, map_tensors
 
 
 def prove(group: Group, model: nn.Module, inputs: Inputs, *, seed: int = 0) -> float:
@@ -31,6 +31,7 @@ def prove(group: Group, model: nn.Module, inputs: Inputs, *, seed: int = 0) -> f
         >>> prove(trace(model, inputs).group("0"), model, inputs) < 1e-12
         True
     """
+    inputs = as_inputs(inputs)
     order = np.random.default_rng(seed).permutation(group.size)
     original = copy.deepcopy(model).eval()
     permuted = copy.deepcopy(original)
@@ -47,11 +48,12 @@ def run_both(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return the outputs of two models that may be changed, in float64 where both run in it."""
     try:
-        return _outputs(first.double(), as_double(inputs), seed), _outputs(
-            second.double(), as_double(inputs), seed
-        )
+        found = [_outputs(model.double(), as_double(inputs), seed) for model in (first, second)]
     except (RuntimeError, TypeError, ValueError):
-        return _outputs(first.float(), inputs, seed), _outputs(second.float(), inputs, seed)
+        found = []
+    if found and all(bool(torch.isfinite(tensor).all()) for tensor in found[0]):
+        return found[0], found[1]
+    return _outputs(first.float(), inputs, seed), _outputs(second.float(), inputs, seed)
 
 
 def as_double(inputs: Inputs) -> Inputs:

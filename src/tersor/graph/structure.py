@@ -200,7 +200,8 @@ def check_keep(group: Group, keep: Sequence[int]) -> np.ndarray:
     """
     stay = np.asarray(keep, dtype=np.int64).reshape(-1)
     if not group.prunable and len(stay) < group.size:
-        raise PlanError(f"Group {group.name!r} must keep all its {group.size} units: {group.reason}.")
+        units = f"all its {group.size} units" if group.size > 1 else "its only unit"
+        raise PlanError(f"Group {group.name!r} must keep {units}: {group.reason}.")
     if not len(stay):
         raise PlanError(
             f"Group {group.name!r} would keep no unit. Keep at least one, or drop the block around it."

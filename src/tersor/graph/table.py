@@ -12,7 +12,7 @@ def groups(model: nn.Module, inputs: Inputs) -> tuple[Group, ...]:
 
     Args:
         model: the model; it is not changed.
-        inputs: example inputs.
+        inputs: example inputs: a tensor, a tuple, or a mapping of names.
 
     Returns:
         Every group: those that can be pruned, and those that must stay with the reason.

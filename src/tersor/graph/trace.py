@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from tersor.errors import ModelError, TersorError
 from tersor.graph.assembly import assemble
@@ -15,7 +16,7 @@ from tersor.graph.labels import Labels, is_float, tensors_of
 from tersor.graph.modes import ParameterChanged, Recorder, fake_replica, on_meta, plain_attention, replica
 from tersor.graph.siblings import follow_siblings
 from tersor.graph.structure import Graph
-from tersor.loading.inputs import Inputs, call, map_tensors
+from tersor.loading.inputs import Inputs, as_inputs, call, map_tensors
 
 #: Outputs of models that return many tensors, in the order of preference.
 MAIN_OUTPUTS = (
@@ -33,13 +34,13 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
 
     Args:
         model: the network. On the meta device nothing is computed and no memory is used.
-        inputs: example inputs, as small as the model allows.
+        inputs: example inputs, as small as the model allows: a tensor, a tuple, or a mapping of names.
 
     Returns:
         The Graph: groups, operations and what the code says about sizes.
 
     Raises:
-        ModelError: if the forward pass fails.
+        ModelError: if the forward pass fails, or a hook of the model calls this function in turn.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -49,6 +50,12 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
         >>> graph.macs(), graph.macs({"0": (0, 3)})
         (48, 12)
     """
+    if any(isinstance(mode, Recorder) for mode in _get_current_dispatch_mode_stack()):
+        raise ModelError(
+            "A forward hook of the model asks for a trace while the model is being traced. Remove the hook, or ask "
+            "outside of the forward pass."
+        )
+    inputs = as_inputs(inputs)
     if on_meta(model):
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fakes = map_tensors(mode.from_tensor, inputs)

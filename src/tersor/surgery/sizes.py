@@ -35,7 +35,8 @@ def _embedding(layer: nn.Embedding) -> dict[str, int]:
 
 
 def _attention(layer: nn.MultiheadAttention) -> dict[str, int]:
-    width = int(layer.out_proj.weight.shape[0])
+    queries = layer.in_proj_weight if layer._qkv_same_embed_dim else layer.q_proj_weight
+    width = int(queries.shape[1])
     sizes = {"embed_dim": width, "head_dim": width // layer.num_heads}
     return sizes | {"kdim": width, "vdim": width} if layer._qkv_same_embed_dim else sizes
 

@@ -14,7 +14,7 @@ from tersor.graph.oracle import masked_outputs
 from tersor.graph.prove import as_double, relative_error
 from tersor.graph.structure import Graph
 from tersor.graph.trace import named_tensors, outputs_of
-from tersor.loading.inputs import Inputs, call
+from tersor.loading.inputs import Inputs, as_inputs, call
 from tersor.planning.plan import Drop, Edit, Factorize, Mask, Plan, describe
 from tersor.surgery.apply import apply, close, kept_units
 from tersor.surgery.mask import mask_of
@@ -74,6 +74,7 @@ def verify(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, *, seed: 
         >>> verify(model, Plan((Cut("0", (1, 5)),)), trace(model, inputs), inputs).ok
         True
     """
+    inputs = as_inputs(inputs)
     apply(model, plan, graph)
     error, kind = _error(model, plan, graph, inputs, seed)
     tolerance = TOLERANCE[kind]
@@ -151,10 +152,18 @@ def _errors(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: in
     worst = _compare(model, plan, graph, inputs, seed)
     if worst is None:
         raise ModelError(
-            "The model gives values that are not finite on the example inputs; nothing can be compared."
+            "The model gives values that are not finite on the example inputs; nothing can be compared. "
+            + _blame(model)
         )
     stirred = _compare(_stir(model, seed), plan, graph, inputs, seed)
     return max(worst, stirred or 0.0)
+
+
+def _blame(model: nn.Module) -> str:
+    broken = [name for name, tensor in named_tensors(model).items() if not bool(torch.isfinite(tensor).all())]
+    if not broken:
+        return "Its weights are finite: try other inputs."
+    return f"Weights that hold NaN or infinity: {', '.join(broken[:4])}. Load a checkpoint that is whole."
 
 
 def _compare(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int) -> float | None:

@@ -80,8 +80,8 @@ def attention(labels: Labels, call: Call) -> None:
     if call.get("scale") is None:
         labels.freeze(labels.of(query)[-1], "its size is the default scale of the attention")
     for axis in range(query.dim() - 2):
-        labels.unify(labels.of(query)[axis], labels.of(key)[axis], "is a batch of attention")
-        labels.unify(labels.of(query)[axis], labels.of(value)[axis], "is a batch of attention")
+        _share(labels, query, key, axis)
+        _share(labels, query, value, axis)
     for axis in (labels.of(key)[-2], labels.of(value)[-2], labels.of(query)[-2]):
         labels.freeze(axis, "is the tokens of an attention")
     mask = call.get("attn_bias") if "attn_bias" in call.args else call.get("attn_mask")
@@ -90,6 +90,17 @@ def attention(labels: Labels, call: Call) -> None:
         _mask(labels, mask, axes[:-2])
     for i, out in enumerate(call.outputs):
         labels.put(out, axes) if i == 0 else labels.put_fixed(out)
+
+
+def _share(labels: Labels, query: Tensor, other: Tensor, axis: int) -> None:
+    """Unify one axis of heads; where several heads of queries in a row share one of keys, go by kv groups."""
+    heads, shared = int(query.shape[axis]), int(other.shape[axis])
+    own = labels.of(query)[axis]
+    if heads != shared and shared > 1:
+        own, inside = labels.reshape([own], [heads], [shared, heads // shared])
+        labels.mark(inside, "heads per kv group")
+    if heads == shared or shared > 1:
+        labels.unify(own, labels.of(other)[axis], "is a batch of attention")
 
 
 def _mask(labels: Labels, mask: Tensor, batch: list[Axis]) -> None:
