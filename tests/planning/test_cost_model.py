@@ -68,8 +68,7 @@ def test_the_anatomy_counts_what_surgery_leaves(network, name):
     plan, left = PLANS[name]
     made = facts(apply(net, plan, graph).model, INPUTS)
     assert layers.macs(left) == pytest.approx(made.macs)
-    if name != "drop":  # biases of a dropped block stay counted
-        assert layers.bytes(left, "float") == pytest.approx(4 * made.parameters)
+    assert layers.bytes(left, "float") == pytest.approx(4 * made.parameters)
 
 
 def test_weights_in_integers_take_a_quarter(network):

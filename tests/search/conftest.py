@@ -43,7 +43,11 @@ def small_search(perceptron, digits):
         shares, effort.FINE = effort.FINE, (0.4,)
         try:
             result = optimize(
-                perceptron, digits, max_drop=0.03, **{"goal": "size", "on_event": said.append} | options
+                perceptron,
+                digits,
+                max_drop=0.03,
+                **{"goal": "size", "methods": ("prune", "quantize", "distill"), "on_event": said.append}
+                | options,
             )
         finally:
             effort.FINE = shares

@@ -1,11 +1,11 @@
 """The layers of a network as a cost model sees them: how much each does, as a function of what is left."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tersor.analysis.costs import Cost, parameter_cost, shares
-from tersor.graph.structure import Graph, Operation
+from tersor.analysis.costs import Cost, shares
+from tersor.graph.structure import Extent, Graph, Operation
 
 #: Widths that kernels pad channels to.
 PADDINGS = (8, 16)
@@ -106,11 +106,11 @@ class Anatomy:
 
     Attributes:
         layers: in the order of execution.
-        parameters: number of parameters as a function of kept units.
+        others: every parameter that is no weight of a layer: its name, its elements, and the share that is left.
     """
 
     layers: tuple[Layer, ...]
-    parameters: Cost
+    others: tuple[tuple[str, int, Cost], ...]
 
     def macs(self, left: Left) -> float:
         """Return the multiply-adds per sample."""
@@ -119,9 +119,10 @@ class Anatomy:
     def bytes(self, left: Left, precision: str) -> float:
         """Return the bytes of all parameters when the weights of layers are stored in `precision`."""
         owned = {layer.name: layer for layer in self.layers if layer.rows}
-        whole = sum(layer.size(Left(left.kept)) for layer in owned.values())
         stored = sum(layer.size(left) * bits_of(layer, precision) / 8 for layer in owned.values())
-        return 4.0 * (self.parameters(left.kept) - whole) + stored
+        gone = tuple(f"{block}." for block in left.dropped)
+        kept = (size * share(left.kept) for name, size, share in self.others if not name.startswith(gone))
+        return stored + 4.0 * sum(kept)
 
 
 def bits_of(layer: Layer, precision: str) -> float:
@@ -152,7 +153,19 @@ def anatomy(graph: Graph) -> Anatomy:
     read = shares(graph, (pair[0] for pair in axes))
     written = shares(graph, (pair[1] for pair in axes))
     layers = tuple(_layer(*parts, graph) for parts in zip(working, read, written, strict=True))
-    return Anatomy(layers, parameter_cost(graph))
+    return Anatomy(layers, _others(layers, graph))
+
+
+def _others(layers: Sequence[Layer], graph: Graph) -> tuple[tuple[str, int, Cost], ...]:
+    weights = {f"{layer.name}.weight".lstrip(".") for layer in layers if layer.rows}
+    axes: dict[str, list[Extent]] = {name: [] for name in graph.sizes if name not in weights}
+    for (name, _), extent in graph.extents.items():
+        if name in axes:
+            axes[name].append(extent)
+    return tuple(
+        (name, graph.sizes[name], share)
+        for name, share in zip(axes, shares(graph, axes.values()), strict=True)
+    )
 
 
 def _weight(operation: Operation, graph: Graph) -> str:

@@ -10,9 +10,9 @@ from tersor.loading.inputs import call, main_output
 from tersor.loading.task import Task
 from tersor.search.clock import Clock
 
-#: Shares of the original multiply-adds that are tried, mild to bold.
-FINE = (0.6, 0.36, 0.22, 0.13)
-COARSE = (0.5, 0.25, 0.13)
+#: Shares of what could go at the goal that are tried, mild to bold.
+FINE = (0.55, 0.3, 0.15, 0.05)
+COARSE = (0.5, 0.2, 0.06)
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
 _BATCH = 128
@@ -25,7 +25,7 @@ class Effort:
     """A schedule of cuts.
 
     Attributes:
-        shares: share of the original multiply-adds left after each cut.
+        shares: share of what could go at the goal that is left after each step.
         epoch_s: measured time of one pass over the training split, student and teacher together; None when there is
             no budget to keep.
         epochs: passes after each cut without a budget.
@@ -43,6 +43,10 @@ class Effort:
         # A third of a training step of the original is its forward pass, which the teacher always pays.
         cost = self.epoch_s * (0.25 + 0.75 * share)
         return min(4 * self.epochs, _TRAINING_SHARE * allowed / cost)
+
+
+#: The effort of twins of the original: rounding, and a short training where it is needed.
+FREE = Effort((1.0,), None, 0.0)
 
 
 def plan_effort(task: Task, clock: Clock) -> Effort:

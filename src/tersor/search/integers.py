@@ -5,27 +5,62 @@ from dataclasses import replace
 
 from torch import nn
 
+from tersor.errors import TersorError
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.quantize import quantize, sites
+from tersor.quantization.schemes import schemes
 from tersor.search.candidate import Candidate
 from tersor.search.run import Run, calibration_inputs
 from tersor.search.shrink import restore
 
+#: What each method of the request allows.
+_SCHEMES = {"quantize": ("static", "dynamic"), "weight_only": ("int8", "int4")}
+#: With less time, and speed for a goal, weights alone are not rounded: that seldom makes a small network faster.
+_TIGHT_S = 240.0
+#: Bits of weight and activation codes of each scheme.
+_BITS = {"static": (8, 8), "dynamic": (8, 8), "int8": (8, 0), "int4": (4, 0)}
+#: How a scheme is called in the name of a candidate.
+WORDS = {
+    "static": "round weights and activations to 8-bit integers",
+    "dynamic": "round weights to 8-bit integers, and activations as they come",
+    "int8": "round weights alone to 8-bit integers",
+    "int4": "round weights alone to 4-bit integers",
+}
 
-def in_integers(run: Run, parent: Candidate, *, epochs: float = 0.0) -> Callable[[Candidate], Candidate]:
+
+def schemes_for(run: Run) -> tuple[str, ...]:
+    """Return the integer schemes that the request allows and that suit the original, most promising first."""
+    allowed = [kind for method in run.request.methods for kind in _SCHEMES.get(method, ())]
+    if not allowed:
+        return ()
+    try:
+        found = schemes(run.task.model, run.task.inputs, run.request.target)
+    except TersorError as error:
+        run.say("candidate", f"no integers: {str(error).strip().partition(chr(10))[0]}")
+        return ()
+    if run.request.goal not in ("size", "memory") and run.clock.left_s < _TIGHT_S:
+        allowed = [kind for kind in allowed if kind not in _SCHEMES["weight_only"]]
+    return tuple(kind for kind in found if kind in allowed)
+
+
+def in_integers(
+    run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0
+) -> Callable[[Candidate], Candidate]:
     """Return how to build the integer twin of `parent`.
 
     Args:
         run: the search.
         parent: a candidate in floating point.
+        scheme: kind of integers.
         epochs: passes of training in integers, with the original as teacher; 0 rounds after training.
     """
 
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
-        inputs = run.task.inputs
-        model = quantize(parent.model, inputs, calibration_inputs(run.task), plan=_chosen(run, parent.model))
-        edits = Plan(tuple(Quantize(name) for name in model.integers))
+        inputs, samples = run.task.inputs, calibration_inputs(run.task)
+        bits = _BITS[scheme]
+        model = quantize(parent.model, inputs, samples, scheme=scheme, plan=_chosen(run, parent.model, bits))
+        edits = Plan(tuple(Quantize(name, *bits) for name in model.integers))
         trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())
         return replace(
             blank,
@@ -40,9 +75,9 @@ def in_integers(run: Run, parent: Candidate, *, epochs: float = 0.0) -> Callable
     return build
 
 
-def _chosen(run: Run, model: nn.Module) -> Plan | None:
+def _chosen(run: Run, model: nn.Module, bits: tuple[int, int]) -> Plan | None:
     """Return the sites that may be rounded; None, which stands for all, saves finding them twice."""
     if not run.request.leave:
         return None
     names = sites(model, run.task.inputs)
-    return Plan(tuple(Quantize(name) for name in names if not run.request.leaves_alone(name)))
+    return Plan(tuple(Quantize(name, *bits) for name in names if not run.request.leaves_alone(name)))

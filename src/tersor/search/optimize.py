@@ -41,8 +41,9 @@ def optimize(
             sought that holds the limit, and is better, in each.
         goal: `latency`, `throughput`, `size` or `memory`.
         budget: time for all of it, such as `"30m"` or seconds; None takes a fixed, moderate effort.
-        **options: `confidence` (0.95), `methods` (`prune`, `quantize`, `distill`), `leave` (patterns of layer names
-            to leave alone), `threads` (1), `batch` (samples per call when measuring), `seed` (0), `loss`,
+        **options: `confidence` (0.95), `methods` (`prune`, `factorize`, `drop`, `quantize`, `weight_only`, `distill`),
+            `leave` (patterns of layer names to leave alone), `threads` (1), `batch` (samples per call when measuring),
+            `seed` (0), `loss`,
             `limits` (what the answer may take at most, such as `{"size": "1MB", "latency": "2ms", "memory": "50MB"}`),
             `max_candidates` (a budget in steps), `max_memory` (that making a candidate may take, such as `"4GB"`),
             `leave_out_copies` (of given splits, leave out samples that the sealed one holds too), `ledger` (file that

@@ -1,84 +1,79 @@
-"""One step down: cut a float model to a share of its multiply-adds, then bring it back by distillation."""
+"""One step down: make a float model smaller as a design says, then bring it back by distillation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from torch import Tensor, nn
 
-from tersor.analysis.collect import collect
-from tersor.analysis.costs import mac_cost
-from tersor.analysis.ties import ties
 from tersor.errors import PlanError
+from tersor.factorization.factors import refactor
 from tersor.graph.groups import Group
+from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.loading.task import Batch, Task
 from tersor.planning.compose import compose
-from tersor.planning.plan import Cut, Plan
+from tersor.planning.plan import Cut, Drop, Factorize, Plan
+from tersor.planning.space import CUT, DROP, RANK, Design, Space
 from tersor.pruning.compensate import compensate
-from tersor.pruning.criteria.fisher import Fisher
-from tersor.pruning.score import score
-from tersor.pruning.select import prune_to_budget
+from tersor.pruning.select import keep_highest
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 from tersor.search.candidate import Candidate
 from tersor.search.events import Event
+from tersor.search.harm import SAMPLES, space_of, unit_scores
 from tersor.search.run import Run, counted
 from tersor.surgery.apply import apply, close
-from tersor.surgery.verify import verify
+from tersor.surgery.verify import heal
 
-#: Samples whose gradients say which units matter.
-_EVIDENCE_SAMPLES = 256
-#: Cuts that fail their proof are made again without the groups at fault this often.
-_ATTEMPTS = 4
-#: Kernels of stock runtimes work on blocks of eight channels.
-_BLOCK = 8
+#: The words of `methods` that make a network smaller.
+SHRINKING = (CUT, RANK, DROP)
 
 
-@dataclass(frozen=True, slots=True)
-class Cutting:
-    """A plan for a model, and the model it gives."""
+@dataclass(frozen=True)
+class Survey:
+    """What can be done to one network, and what it would do.
 
-    plan: Plan
+    Attributes:
+        model: the network, in floating point.
+        graph: its trace.
+        scores: of the units that may be cut.
+        space: its designs.
+    """
+
     model: nn.Module
+    graph: Graph
+    scores: Mapping[str, Tensor]
+    space: Space
+
+    def plan(self, design: Design) -> Plan:
+        """Return the edits of a design; the units with the lowest scores go."""
+        left = self.space.left(self.space.effective(design))
+        cuts = tuple(Cut(name, keep_highest(self.scores[name], count)) for name, count in left.kept.items())
+        drops = tuple(Drop(block) for block in sorted(left.dropped))
+        return Plan((*cuts, *drops, *(Factorize(layer, rank) for layer, rank in left.ranks.items())))
 
 
-def cut(run: Run, model: nn.Module, share: float) -> Cutting:
-    """Return `model` cut to `share` of the multiply-adds of the *original*, the least important units first.
-
-    The result is proved: it equals `model` with the cut units excluded. Groups for which it does not are left whole,
-    so that the worst case is a milder cut and never a wrong network.
+def survey(run: Run, parent: Candidate) -> Survey:
+    """Return what can be done to a candidate by the methods asked for.
 
     Raises:
-        PlanError: if no unit may go, or the share cannot be reached.
+        PlanError: if there is nothing to do.
     """
-    graph = trace(model, run.task.inputs)
-    together = ties(graph)
-    groups = [group for group in graph.groups if group.prunable and not _left(run, group)]
-    scores = _scores(run.task, model, groups)
-    budget, block = share * run.base.macs, _block(groups)
-    for _ in range(_ATTEMPTS):
-        tied = tuple(names for names in together if set(names) <= set(scores))
-        plan = prune_to_budget(scores, cost=mac_cost(graph), budget=budget, together=tied, multiple_of=block)
-        plan = close(plan, graph, scores)
-        verdict = verify(model, plan, graph, run.task.inputs)
-        if verdict.ok:
-            pruned = apply(model, plan, graph).model
-            return Cutting(plan, compensate(pruned, model, graph, plan, _calibration(run.task)))
-        wrong = {edit.group for edit in verdict.edits if isinstance(edit, Cut)}
-        run.say(
-            "candidate", f"left whole, because cutting it changes the function: {', '.join(sorted(wrong))}"
-        )
-        scores = {name: values for name, values in scores.items() if name not in wrong}
-    raise PlanError(f"No cut to {share:.0%} of the multiply-adds could be verified in {_ATTEMPTS} attempts.")
-
-
-def _scores(task: Task, model: nn.Module, groups: Sequence[Group]) -> dict[str, Tensor]:
-    if not groups:
-        raise PlanError("No group of this model can be cut; `tersor.groups` lists the reasons.")
-    criterion = Fisher()
-    evidence = collect(model, groups, _evidence_batches(task), fields=criterion.needs, loss=task.loss)
-    return score(evidence, criterion)
+    assert parent.model is not None
+    model, task = parent.model, run.task
+    graph = trace(model, task.inputs)
+    kinds = [kind for kind in SHRINKING if kind in run.request.methods]
+    factors = {f"{edit.layer}.{part}" for edit in parent.plan.of(Factorize) for part in (0, 1)}
+    # The inner units of a factorized layer are its rank, which was chosen already.
+    ranks = {name for name in factors if name.endswith(".0")}
+    groups = [g for g in graph.groups if g.prunable and g.name not in ranks and not _left(run, g)]
+    scores = unit_scores(task, model, groups) if CUT in kinds else {}
+    left = {name for name, _ in model.named_modules() if run.request.leaves_alone(name)}
+    holders = {block for block in graph.blocks if any(name.startswith(block + ".") for name in left)}
+    space = space_of(task, model, graph, scores, left | factors | holders, kinds)
+    if not space.units:
+        raise PlanError("Nothing of this model can be made smaller; `tersor.groups` lists the reasons.")
+    return Survey(model, graph, scores, space)
 
 
 def _left(run: Run, group: Group) -> bool:
@@ -86,27 +81,83 @@ def _left(run: Run, group: Group) -> bool:
     return any(run.request.leaves_alone(name) for name in names)
 
 
-def _evidence_batches(task: Task) -> Sequence[Batch]:
-    source = task.train if len(task.train) else task.calibration
-    return tuple(islice(source.batches(32, shuffle=0), _EVIDENCE_SAMPLES // 32))
+@dataclass(frozen=True, slots=True)
+class Stitched:
+    """A smaller model whose weights were refitted layer by layer, before any training.
+
+    Attributes:
+        plan: what was done to the surveyed model.
+        model: what it gave.
+    """
+
+    plan: Plan
+    model: nn.Module
+
+
+def stitch(run: Run, known: Survey, plan: Plan) -> Stitched:
+    """Return the surveyed model after `plan`: cut, refitted, then blocks dropped and layers factorized.
+
+    The result is proved: it equals the model with the cut units excluded. Groups for which it does not are left
+    whole, so that the worst case is a milder plan and never a wrong network.
+
+    Raises:
+        PlanError: if nothing is left of the plan.
+    """
+    task, samples = run.task, _calibration(run.task)
+    cuts = close(Plan(plan.of(Cut)), known.graph, known.scores)
+    healed = heal(known.model, cuts, known.graph, task.inputs)
+    if healed.left_out:
+        wrong = ", ".join(sorted({edit.group for edit in healed.left_out if isinstance(edit, Cut)}))
+        run.say("candidate", f"left whole, because cutting it changes the function: {wrong}")
+    model, done = known.model, healed.plan
+    if done.edits:
+        model = apply(model, done, known.graph).model
+        model = _compensated(model, known, done, samples)
+    rest = Plan((*plan.of(Drop), *plan.of(Factorize)))
+    if rest.edits:
+        model, rest = _with_rest(run, model, rest, samples)
+    if not (done + rest).edits:
+        raise PlanError("No edit of this plan could be verified.")
+    return Stitched(done + rest, model)
+
+
+def _compensated(model: nn.Module, known: Survey, done: Plan, samples: Sequence[Batch]) -> nn.Module:
+    try:
+        return compensate(model, known.model, known.graph, done, samples)
+    except PlanError:  # only products of activations read what was cut: there is nothing to refit
+        return model
+
+
+def _with_rest(run: Run, model: nn.Module, rest: Plan, samples: Sequence[Batch]) -> tuple[nn.Module, Plan]:
+    """Drop blocks and factorize layers of a model that was cut already."""
+    graph = trace(model, run.task.inputs)
+    possible = [edit for edit in rest.edits if not isinstance(edit, Factorize) or _saves(model, edit)]
+    healed = heal(model, Plan(tuple(possible)), graph, run.task.inputs)
+    made = apply(model, healed.plan, graph).model
+    if healed.plan.of(Factorize):
+        made = refactor(made, model, healed.plan, samples)
+    return made, healed.plan
+
+
+def _saves(model: nn.Module, edit: Factorize) -> bool:
+    """Whether two factors are still smaller than what cuts left of the layer."""
+    weight = model.get_parameter(f"{edit.layer}.weight")
+    rows, columns = len(weight), weight[0].numel()
+    return edit.rank * (rows + columns) < rows * columns
 
 
 def _calibration(task: Task) -> Sequence[Batch]:
-    return tuple(task.calibration.batches(32, limit=_EVIDENCE_SAMPLES))
+    return tuple(task.calibration.batches(32, limit=SAMPLES))
 
 
-def _block(groups: Sequence[Group]) -> int:
-    return _BLOCK if min(group.size for group in groups) >= 2 * _BLOCK else 1
-
-
-def shrink(run: Run, parent: Candidate, share: float, epochs: float) -> Callable[[Candidate], Candidate]:
-    """Return how to build the candidate that keeps `share` of the multiply-adds, starting from `parent`."""
+def shrink(
+    run: Run, parent: Candidate, stitched: Stitched, epochs: float
+) -> Callable[[Candidate], Candidate]:
+    """Return how to build the candidate that a stitched model becomes by recovery."""
 
     def build(blank: Candidate) -> Candidate:
-        assert parent.model is not None
-        made = cut(run, parent.model, share)
-        plan = compose(parent.plan, made.plan)
-        recovered, losses = restore(run, made.model, epochs, blank.name)
+        plan = compose(parent.plan, stitched.plan)
+        recovered, losses = restore(run, stitched.model, epochs, blank.name)
         done = replace(blank, plan=plan, model=recovered, losses=losses)
         return counted(done, recovered, run.task.inputs)
 

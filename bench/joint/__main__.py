@@ -1,0 +1,93 @@
+"""`python -m bench.joint [ROW | ROW/PART ...]`: every contender at equal budget; writes results/joint.{json,md}.
+
+Rows: cnn, mlp (digits), cifar10 (skipped where the data is missing). Parts: the contenders, such as `cnn/joint`, and
+`latency`. What is not named keeps its last results.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.joint.contenders import SEARCHES, SEQUENCE, search, sequence
+from bench.joint.latency import FITTED, HELD_OUT, predict
+from bench.joint.rows import ROWS, one_thread
+from tersor.measurement.machine import this_machine
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FILE = RESULTS / "joint.json"
+
+
+def table(results: dict) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "# The joint search against single methods and a fixed sequence",
+        "",
+        "`python -m bench.joint`: each contender has the same budget on the same machine; speed is the median ratio "
+        "to the original in ONNX Runtime (searches: to the best free baseline), one sample a call, one thread, with "
+        "its 95% interval. Searches are certified on the sealed samples; the fixed sequence is only checked on the "
+        "search samples.",
+        "",
+        f"Machine: {results['machine']}.",
+        "",
+        "| row | contender | speed-up | accuracy, sealed (original) | kB | answer | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"].values():
+        lines += [_line(row["name"], finish) for finish in row["finishes"].values()]
+    lines += [
+        "",
+        f"Predicted against measured latency of {HELD_OUT} random plans, after fitting to {FITTED} others:",
+        "",
+        "| row | precision | median error | largest | within 5% | expected by the model |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in results["rows"].values():
+        lines += [
+            f"| {e['row']} | {e['precision']} | {e['median']:.1%} | {e['most']:.1%} | {e['within']} of {HELD_OUT} | "
+            f"{e['claimed']:.1%} |"
+            for e in row["latency"].values()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, finish: dict) -> str:
+    quality = "" if finish["sealed"] is None else f"{finish['sealed']:.4f} ({finish['base']:.4f})"
+    speed = f"{finish['speedup']:.2f}x ({finish['low']:.2f} to {finish['high']:.2f})"
+    cells = (name, finish["contender"], speed, quality, f"{finish['bytes'] / 1e3:.0f}", finish["answer"])
+    return f"| {' | '.join(cells)} | {finish['wall_s']:.0f} |"
+
+
+def main(names: list[str]) -> int:
+    """Run the rows, and write after each part."""
+    one_thread()
+    results = json.loads(FILE.read_text()) if FILE.exists() else {"rows": {}}
+    results["machine"] = this_machine().processor
+    for name in names or list(ROWS):
+        row_name, _, part = name.partition("/")
+        row = ROWS[row_name]()
+        if row is None:
+            print(f"skipped {name}: its data is not beside the repository")
+            continue
+        found = results["rows"].setdefault(row_name, {"finishes": {}, "latency": {}})
+        found |= {"name": row.name, "budget": row.budget}
+        for contender in (*SEARCHES, SEQUENCE):
+            if part in ("", contender):
+                print(f"{row.name}: {contender}", flush=True)
+                finish = sequence(row) if contender == SEQUENCE else search(row, contender)
+                found["finishes"][contender] = asdict(finish)
+                _write(results)
+        for precision in ("float", "static") if part in ("", "latency") else ():
+            found["latency"][precision] = asdict(predict(row, precision))
+            _write(results)
+    print(table(results))
+    return 0
+
+
+def _write(results: dict) -> None:
+    FILE.write_text(json.dumps(results, indent=1) + "\n")
+    FILE.with_suffix(".md").write_text(table(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

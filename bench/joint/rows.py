@@ -1,0 +1,67 @@
+"""The networks and data of the benchmark, one function a row; None where the data is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tersor.cli.demo import trained
+from tersor.cli.digits import split_digits
+from tersor.search.events import silent
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task of the benchmark.
+
+    Attributes:
+        name: of the row.
+        model: the trained network.
+        data: splits, as `tersor.optimize` takes them.
+        max_drop: the limit.
+        budget: time of each contender.
+    """
+
+    name: str
+    model: nn.Module
+    data: dict
+    max_drop: str
+    budget: str
+
+
+def digits(kind: str) -> Row:
+    """Return a network of the demo, on scikit-learn's digits."""
+    splits = split_digits(0)
+    model = trained(kind, "adamw", splits["train"], 0, silent)
+    return Row(f"digits {kind}", model, splits, "0.02", "2m")
+
+
+def cifar10() -> Row | None:
+    """Return the ResNet-20 of examples/cifar10."""
+    if not DATA.is_dir():
+        return None
+    from safetensors.torch import load_file
+
+    from examples.cifar10.data import splits
+    from examples.cifar10.model import build
+
+    model = build()
+    model.load_state_dict(load_file(DATA / "resnet20_cifar10.safetensors"))
+    return Row("resnet20 cifar10", model.eval(), splits(), "1%", "12m")
+
+
+ROWS: dict[str, Callable[[], Row | None]] = {
+    "cnn": lambda: digits("cnn"),
+    "mlp": lambda: digits("mlp"),
+    "cifar10": cifar10,
+}
+
+
+def one_thread() -> None:
+    """Let torch use one thread, as the files do."""
+    torch.set_num_threads(1)

@@ -1,0 +1,104 @@
+"""What a design would cost at the goal: a predicted latency, learned as files are measured, or exact bytes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
+from tersor.measurement.measure import measure_all
+from tersor.planning.anatomy import Anatomy, Left
+from tersor.planning.cost_model import CostModel, Features, features, fit
+from tersor.planning.space import Design, Space
+from tersor.search.run import Run
+
+#: Seconds for which one file is timed, in one fresh process, when the cost model learns from it.
+_GLANCE_S = 0.3
+#: Goals that are a matter of bytes.
+_BYTES = ("size", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A measured whole model."""
+
+    amounts: Features
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices of designs.
+
+    Attributes:
+        goal: of the search.
+        seen: measured models.
+        model: what they taught; None for goals that need no measurement, and before the first one.
+        base_s: latency of the base, which ties measurements of different times together.
+    """
+
+    goal: str
+    seen: tuple[Seen, ...] = ()
+    model: CostModel | None = None
+    base_s: float = 0.0
+
+    @property
+    def timed(self) -> bool:
+        """Whether prices are latencies."""
+        return self.goal not in _BYTES
+
+    def of(self, anatomy: Anatomy, left: Left, precision: str) -> float:
+        """Return the price of what is left of a network in a precision: seconds or bytes."""
+        if not self.timed:
+            return anatomy.bytes(left, precision)
+        return (self.model or CostModel({}))(features(anatomy, left, precision))
+
+    def on(self, space: Space, precision: str) -> Callable[[Design], float]:
+        """Return the price of the designs of a space, each computed once."""
+        known: dict[Design, float] = {}
+
+        def price(design: Design) -> float:
+            design = space.effective(design)
+            if design not in known:
+                known[design] = self.of(space.anatomy, space.left(design), precision)
+            return known[design]
+
+        return price
+
+    def learned(self, seen: Sequence[Seen]) -> "Prices":
+        """Return the prices after more measurements."""
+        if not self.timed or not seen:
+            return self
+        everything = (*self.seen, *seen)
+        model = fit([s.amounts for s in everything], [s.seconds for s in everything])
+        return replace(self, seen=everything, model=model)
+
+
+def glance(run: Run, prices: Prices, files: Mapping[int, tuple[Artefact, Features]]) -> Prices:
+    """Return `prices` after timing some files for a moment each, in turns with the base.
+
+    Args:
+        run: the search.
+        prices: so far.
+        files: files and what they do; the keys only order them.
+    """
+    if not prices.timed or not files:
+        return prices
+    assert run.base.artefact is not None
+    results = measure_all(
+        run.base.artefact,
+        [artefact for artefact, _ in files.values()],
+        run.task.inputs,
+        threads=run.request.threads,
+        seconds=_GLANCE_S,
+        batch=run.request.call_size,
+        launches=1,
+    )
+    base_s = prices.base_s or next(
+        (r.base.median_s for r in results if not isinstance(r, MeasurementError)), 0.0
+    )
+    seen = [
+        Seen(amounts, base_s / result.ratio)
+        for (_, amounts), result in zip(files.values(), results, strict=True)
+        if not isinstance(result, MeasurementError)
+    ]
+    return replace(prices, base_s=base_s).learned(seen)

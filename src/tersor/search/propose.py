@@ -1,0 +1,252 @@
+"""Which designs to try for a step down: the joint one and those of single methods, compared on the stitched model."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from itertools import islice
+
+from torch import nn
+
+from tersor.distillation.rules import loss_for
+from tersor.errors import PlanError, TersorError
+from tersor.loading.evaluate import evaluate
+from tersor.loading.task import Batch
+from tersor.planning.plan import Cut, Drop, Factorize, Plan
+from tersor.planning.space import Design, Point, Space, Unit, gap, polish, walk, weights_by
+from tersor.recovery.norms import reestimate_norms
+from tersor.recovery.teacher import distance, imitation, live
+from tersor.search.outer import Multipliers, knobs_of, search_multipliers
+from tersor.search.prices import Prices
+from tersor.search.run import Run
+from tersor.search.shrink import Stitched, Survey, stitch
+
+#: Samples on which stitched models are compared; the same ones in the same order for all.
+_SAMPLES = 256
+#: Search samples on which the quality of a stitched model is looked at.
+_GLANCE = 1000
+#: A stitched model that loses at most this part of the margin is as good as recovered.
+READY = 0.25
+#: A price may miss the target by this factor; levels are steps.
+_TOLERANCE = 1.02
+#: Share of the time left that one outer search may take, and the distance told of a design that is too dear.
+_OUTER_SHARE, _FAR = 0.04, 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A design, and how far the model stitched from it is from the original.
+
+    Attributes:
+        kinds: the methods it may use.
+        precision: the precision it was priced in.
+        point: the design with its predicted price and harm.
+        stitched: the model; None if it could not be made.
+        divergence: distance of its outputs from the original's; infinite if it could not be made.
+        gap: share of its harm that a better choice at the same price could spare at most, as seen from this design.
+    """
+
+    kinds: tuple[str, ...]
+    precision: str
+    point: Point
+    stitched: Stitched | None = None
+    divergence: float = float("inf")
+    gap: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """What it does, in words."""
+        assert self.stitched is not None
+        return describe(self.stitched.plan)
+
+
+@dataclass
+class Lessons:
+    """What a search has learned about designs, kept from step to step.
+
+    Attributes:
+        prices: what designs cost at the goal.
+        whole: the designs of the original; None before it was surveyed.
+        weights: for each kind of unit, how much more harm stitched models showed than was predicted.
+        hopeless: shares whose designs were too far off to be trained.
+    """
+
+    prices: Prices
+    whole: Space | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    hopeless: set[float] = field(default_factory=set)
+
+    def target(self, precision: str, share: float) -> float:
+        """Return the price that keeps `share` of what could go of the original."""
+        assert self.whole is not None
+        price = self.prices.on(self.whole, precision)
+        floor = price(self.whole.least)
+        return floor + share * (price(self.whole.origin) - floor)
+
+
+def propose(
+    run: Run, known: Survey, lessons: Lessons, precisions: Sequence[str], share: float
+) -> tuple[Proposal, ...]:
+    """Return stitched designs for a step to `share` of what could go at the goal, the closest to the original first.
+
+    The joint design and the best one of each single method are stitched, all for the same target: a joint design that
+    is no better than a single method does not win. What they show corrects the predicted harms of each kind. Where the
+    budget leaves time, an outer search over multipliers of the harms adds its best.
+
+    Raises:
+        TersorError: if no proposal can be built.
+    """
+    kinds = tuple(dict.fromkeys(unit.kind for unit in known.space.units))
+    precision = _fastest(known.space, lessons, precisions, share)
+    desk = _Desk(run, known, lessons, precision, share, judge_of(run))
+    made = [desk.tried(desk.design((kind,))) for kind in kinds] if len(kinds) > 1 else []
+    lessons.weights = lessons.weights | calibrated(made)
+    made.append(desk.tried(desk.design(kinds)))
+    stitched = made[-1].stitched
+    if stitched is None or lost_by(run, stitched.model) > READY * run.margin:
+        made += desk.searched(kinds)
+    able = {p.point.design: p for p in made if p.stitched is not None}
+    if not able:
+        raise PlanError(f"No design for {share:.0%} of the {run.request.goal} could be built.")
+    target = lessons.target(precision, share) * _TOLERANCE
+    reaching = [p for p in able.values() if p.point.cost <= target]
+    ranked = sorted(reaching or [min(able.values(), key=lambda p: p.point.cost)], key=lambda p: p.divergence)
+    for proposal in able.values():
+        run.say("candidate", _verdict(proposal, ranked))
+    return tuple(ranked)
+
+
+def _fastest(space: Space, lessons: Lessons, precisions: Sequence[str], share: float) -> str:
+    """Return the precision in which the joint design for `share` is predicted best at the goal."""
+
+    def cost(precision: str) -> float:
+        price = lessons.prices.on(space, precision)
+        return walk(space, price, lessons.target(precision, share)).cost
+
+    return min(precisions, key=cost) if len(precisions) > 1 else precisions[0]
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """Where the designs of one step are made and stitched."""
+
+    run: Run
+    known: Survey
+    lessons: Lessons
+    precision: str
+    share: float
+    judge: Callable[[nn.Module], float]
+
+    def design(self, kinds: tuple[str, ...], weight: Callable[[Unit], float] = lambda _: 1.0) -> Proposal:
+        """Return the design of least predicted harm for the share, by some kinds of units only."""
+        by_kind = weights_by(self.lessons.weights)
+        weighed = self.known.space.weighed(lambda unit: by_kind(unit) * weight(unit))
+        space = replace(weighed, units=tuple(_limited(unit, unit.kind in kinds) for unit in weighed.units))
+        price = self.lessons.prices.on(space, self.precision)
+        target = self.lessons.target(self.precision, self.share)
+        point = polish(space, price, walk(space, price, target), target)
+        point = replace(point, design=space.effective(point.design))
+        return Proposal(kinds, self.precision, point, gap=gap(space, price, point))
+
+    def tried(self, proposal: Proposal) -> Proposal:
+        """Return the proposal with its stitched model and how far that is from the original."""
+        plan = self.known.plan(proposal.point.design)
+        if not plan.edits:
+            return proposal
+        try:
+            made = stitch(self.run, self.known, plan)
+        except TersorError as error:
+            self.run.say("candidate", f"{' and '.join(proposal.kinds)}: {str(error).partition(chr(10))[0]}")
+            return proposal
+        reestimate_norms(made.model, samples_of(self.run))
+        return replace(proposal, stitched=made, divergence=self.judge(made.model))
+
+    def searched(self, kinds: tuple[str, ...]) -> list[Proposal]:
+        """Return the best proposal of the outer search; none without a budget that leaves time for it, or Optuna."""
+        left_s = self.run.clock.left_s
+        knobs = knobs_of(self.known.space.units)
+        if self.run.clock.budget_s is None or len(knobs) < 2 or find_spec("optuna") is None:
+            return []
+        end = time.monotonic() + _OUTER_SHARE * left_s
+        best: dict[Design, Proposal] = {}
+
+        def value(multipliers: Multipliers) -> float:
+            proposal = self.design(kinds, multipliers)
+            design = proposal.point.design
+            if design not in best:
+                best[design] = self.tried(proposal)
+            reached = proposal.point.cost <= self.lessons.target(self.precision, self.share) * _TOLERANCE
+            return best[design].divergence if reached else _FAR
+
+        trials = search_multipliers(
+            knobs, value, seconds_left=lambda: end - time.monotonic(), seed=self.run.request.seed
+        )
+        if len(trials) > 1:
+            gained = trials[0].value / max(min(t.value for t in trials), 1e-12)
+            self.run.say(
+                "candidate", f"outer search: {len(trials)} sets of multipliers, {gained:.2f} times closer"
+            )
+        return sorted(best.values(), key=lambda p: p.divergence)[:1]
+
+
+def _limited(unit: Unit, allowed: bool) -> Unit:
+    return unit if allowed else replace(unit, levels=unit.levels[:1], harms=unit.harms[:1])
+
+
+def judge_of(run: Run) -> Callable[[nn.Module], float]:
+    """Return the distance of a model's outputs from the original's, on the same samples for all."""
+    batches, answer = samples_of(run), live(run.task.model)
+    objective = imitation(answer, loss_for(answer(batches[0]), batches[0].target, run.task.kind))
+    return lambda model: distance(model, batches, objective)
+
+
+def lost_by(run: Run, model: nn.Module) -> float:
+    """Return what a model loses against the original on the first search samples; positive is worse."""
+    value = evaluate(run.task.metric, model, run.task.search, limit=_GLANCE)
+    assert run.base.quality is not None
+    lost = run.base.quality.value - value
+    return lost if run.task.metric.higher_is_better else -lost
+
+
+def samples_of(run: Run) -> list[Batch]:
+    """Return the calibration samples on which stitched models are compared."""
+    return list(islice(run.task.calibration.batches(64), _SAMPLES // 64))
+
+
+def calibrated(singles: Sequence[Proposal]) -> dict[str, float]:
+    """Return for each kind the ratio of the divergence seen to the harm predicted, with the harms at hand.
+
+    Example:
+        >>> seen = [Proposal(("prune",), "float", Point((1,), 1.0, 0.5), Stitched(Plan(), nn.Identity()), 2.0)]
+        >>> calibrated(seen)
+        {'prune': 4.0}
+    """
+    return {
+        p.kinds[0]: max(p.divergence, 1e-9) / p.point.harm
+        for p in singles
+        if p.stitched is not None and p.point.harm > 0
+    }
+
+
+def _verdict(proposal: Proposal, ranked: Sequence[Proposal]) -> str:
+    fate = "does not reach the target"
+    if proposal in ranked:
+        fate = "the closest" if proposal is ranked[0] else "further from the original"
+    words = f"distance {proposal.divergence:.4g}, {fate}; optimality gap {proposal.gap:.1%}"
+    return f"{'+'.join(proposal.kinds)}: {proposal.words}; {words}"
+
+
+def describe(plan: Plan) -> str:
+    """Return what a plan does, counted.
+
+    Example:
+        >>> describe(Plan((Cut("a", (0, 1)), Cut("b", (0,)), Drop("c"))))
+        'cut 2 groups, drop 1 block'
+    """
+    counts: Mapping[str, int] = {
+        "cut {} group": len(plan.of(Cut)),
+        "factorize {} layer": len(plan.of(Factorize)),
+        "drop {} block": len(plan.of(Drop)),
+    }
+    parts = [words.format(n) + ("s" if n > 1 else "") for words, n in counts.items() if n]
+    return ", ".join(parts) or "nothing"

@@ -1,0 +1,90 @@
+"""Cheap fidelity first: designs compared as stitched, then after a short annealed distillation; one goes on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from tersor.errors import TersorError
+from tersor.search.propose import Proposal, lost_by
+from tersor.search.run import Run
+from tersor.search.shrink import restore
+
+#: Designs that go on from the stitched comparison, and the part of a step's training that each then gets.
+FINALISTS, SHORT = 3, 0.1
+#: A short training of fewer passes tells nothing; more are not needed to rank.
+_LEAST_EPOCHS, _MOST_EPOCHS = 0.3, 4.0
+#: Trainings of as many passes are not judged by their start; others are given up where the model loses this many times
+#: the margin.
+_LONG, HOPELESS = 8.0, 12.0
+
+
+def climb(
+    run: Run, proposals: Sequence[Proposal], judge: Callable[[nn.Module], float], epochs: float
+) -> Proposal:
+    """Return the proposal to recover in full, with what a short training already made of it.
+
+    The best few as stitched are distilled for a short schedule of their own, annealed to its end, on the same samples
+    in the same order; the closest to the original afterwards wins. How well the first comparison foretold the second
+    is said.
+
+    Args:
+        run: the search.
+        proposals: stitched, all for the same target.
+        judge: distance of a model from the original.
+        epochs: passes of the full training that follows.
+    """
+    ranked = sorted(proposals, key=lambda p: p.divergence)[:FINALISTS]
+    short = min(SHORT * epochs, _MOST_EPOCHS)
+    trains = bool(len(run.task.train)) and "distill" in run.request.methods
+    if len(ranked) < 2 or not trains or short < _LEAST_EPOCHS or run.clock.budget_s is None:
+        return ranked[0]
+    after = [_trained(run, proposal, judge, short) for proposal in ranked]
+    rho = spearman([p.divergence for p in ranked], [p.divergence for p in after])
+    best = min(after, key=lambda p: p.divergence)
+    told = ", ".join(f"{'+'.join(p.kinds)} {p.divergence:.4g}" for p in after)
+    run.say(
+        "candidate", f"after {short:.2g} passes: {told}; rank correlation with the stitched models {rho:.2f}"
+    )
+    return best
+
+
+def _trained(run: Run, proposal: Proposal, judge: Callable[[nn.Module], float], epochs: float) -> Proposal:
+    assert proposal.stitched is not None
+    model, _ = restore(run, proposal.stitched.model, epochs, "short training")
+    return replace(proposal, stitched=replace(proposal.stitched, model=model), divergence=judge(model))
+
+
+class TooBold(TersorError):
+    """A design that no training in the time left would bring back."""
+
+
+def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
+    """Check, where training is short, that a model before it is not too far outside the limit.
+
+    Raises:
+        TooBold: if it loses more than `HOPELESS` times the margin on the search data.
+    """
+    if epochs >= _LONG or run.clock.budget_s is None:
+        return
+    lost = lost_by(run, model)
+    if lost > HOPELESS * run.margin:
+        raise TooBold(
+            f"before training it loses {lost:.4f}, more than {HOPELESS:g} times what is allowed, and {epochs:.2g} "
+            "passes do not bring that back; a milder one is tried instead"
+        )
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the rank correlation of two rankings of the same things; 1 where one of them tells nothing apart.
+
+    Example:
+        >>> round(spearman([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]), 3)
+        0.5
+    """
+    from scipy.stats import rankdata
+
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return 1.0
+    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])

@@ -1,0 +1,71 @@
+"""The twins of a float network in integers: one for each scheme, and one trained in integers where that is worth it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tersor.search.candidate import Candidate
+from tersor.search.effort import Effort
+from tersor.search.integers import WORDS, in_integers
+from tersor.search.run import Run, attempt
+
+Report = Callable[[Candidate], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Makes twins and reports them.
+
+    Attributes:
+        run: the search.
+        report: told about each twin.
+        schemes: the schemes to use, most promising first.
+    """
+
+    run: Run
+    report: Report
+    schemes: tuple[str, ...]
+
+    def name(self, parent: Candidate, scheme: str) -> str:
+        """Return the name of the twin of `parent` in a scheme; the most promising integers are plain `int8`.
+
+        Example:
+            >>> from tersor.planning.plan import Plan
+            >>> twins = Twins(None, print, ("dynamic", "static", "int4"))
+            >>> original, cut = Candidate("original", Plan()), Candidate("joint 45%", Plan())
+            >>> [twins.name(original, scheme) for scheme in twins.schemes], twins.name(cut, "dynamic")
+            (['int8', 'int8 static', 'int4 weights'], 'joint 45% + int8')
+        """
+        own = f"int8 {scheme}" if scheme in ("static", "dynamic") else f"{scheme} weights"
+        own = "int8" if scheme == self.schemes[0] and scheme in ("static", "dynamic") else own
+        return own if parent.name == "original" else f"{parent.name} + {own}"
+
+    def of(self, parent: Candidate, scheme: str, effort: Effort) -> Candidate:
+        """Report and return the twin of `parent`; where rounding costs too much, report one trained in integers too."""
+        name, run = self.name(parent, scheme), self.run
+        blank = Candidate(
+            name=name,
+            plan=parent.plan,
+            steps=(*parent.steps, WORDS[scheme]),
+            why=f"{parent.name} in integers",
+        )
+        twin = attempt(run, blank, in_integers(run, parent, scheme))
+        self.report(twin)
+        if twin.quality is None or not _worth_training(run, parent, twin, effort):
+            return twin
+        epochs = max(0.5, effort.epochs / 4)
+        blank = Candidate(
+            name=f"{name} trained",
+            plan=parent.plan,
+            steps=(*twin.steps, f"train in integers for {epochs:.3g} passes"),
+            why=f"{twin.name} misses the limit and {parent.name} holds it",
+        )
+        self.report(attempt(run, blank, in_integers(run, parent, scheme, epochs=epochs)))
+        return twin
+
+
+def _worth_training(run: Run, parent: Candidate, twin: Candidate, effort: Effort) -> bool:
+    """Whether rounding lost what training in integers could win back, and there is time for it."""
+    if not len(run.task.train) or "distill" not in run.request.methods or run.clock.left_s <= 0:
+        return False
+    cost = (effort.epoch_s or 0.0) * max(0.5, effort.epochs / 4)
+    return run.drop(twin) >= run.margin > run.drop(parent) and cost < run.clock.left_s / 2
