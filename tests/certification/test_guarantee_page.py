@@ -31,4 +31,4 @@ def test_size_and_power_are_those_enumerated():
 def test_sample_sizes_and_levels_are_those_of_the_code():
     for margin, q in ((0.02, 0.03), (0.01, 0.03), (0.01, 0.05), (0.005, 0.03)):
         assert f"| {samples_needed(margin, q):,} | {samples_needed(margin, q, drop=margin / 3):,} |" in PAGE
-    assert ", ".join(f"{attempt_alpha(0.05, j):.1%}" for j in (1, 2, 3)) in PAGE
+    assert ", ".join(f"{attempt_alpha(0.05, j):.3f}" for j in (1, 2, 3)) in PAGE
