@@ -1,6 +1,6 @@
 """The tools side by side.
 
-    python -m bench.peers [--work digits-cnn ...] [--seeds 0 1 2] [--minutes 60] [--quick]
+    python -m bench.peers [--work digits-cnn ...] [--tools tersor ...] [--seeds 0 1 2] [--minutes 60] [--quick]
 
 Makes every file once, then measures the files of one piece of work in turns. Adds to `bench/results/peers.json` what
 is not in it yet, so it may be stopped and started again; what is made is kept in `bench/cache/peers`. `--quick`: the
@@ -159,10 +159,12 @@ def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | 
     folder = CACHE / f"{name}-{seed}"
     work = WORK[name](seed, folder)
     entries = {}
-    for tool in tools:
+    places = {tool: folder / tool.replace(" ", "-") for tool in RECIPES}
+    # What was made before is timed again with the new files, so that all run in the same turns.
+    for tool in (t for t in RECIPES if t in tools or (places[t] / "made.json").exists()):
         if time.monotonic() > end:
             return None
-        entries[tool] = make(work, tool, seed, folder / tool.replace(" ", "-"))
+        entries[tool] = make(work, tool, seed, places[tool])
     timed = measure(work, entries, folder, len(SETTINGS) if seed == 0 else 1, end)
     if timed is None:
         return None
@@ -188,12 +190,13 @@ def main() -> int:
     )
     parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--tools", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--minutes", type=float, default=300.0)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tools = QUICK if options.quick else list(RECIPES)
+    tools = QUICK if options.quick else list(dict.fromkeys((BASE, *options.tools)))
     names = ["breast-cancer-mlp", "digits-mlp"] if options.quick else options.work
     seeds = [0] if options.quick else options.seeds
     result, end = started(options.results), time.monotonic() + 60 * options.minutes
@@ -209,7 +212,9 @@ def main() -> int:
             if found is None:
                 print("The time is up; start again to go on.")
                 return 0
-            result["rows"] = [r for r in result["rows"] if (r["work"], r["seed"]) != (name, seed)] + found
+            again = {(row["work"], row["seed"], row["tool"]) for row in found}
+            kept = [row for row in result["rows"] if (row["work"], row["seed"], row["tool"]) not in again]
+            result["rows"] = sorted(kept + found, key=lambda row: list(RECIPES).index(row["tool"]))
             write(result, options.results)
     write(result, options.results)
     print((options.results / "peers.md").read_text())
