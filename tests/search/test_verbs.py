@@ -38,6 +38,18 @@ def test_pruning_by_gradients_takes_labels_where_there_are_some(convnet):
     assert plans[0] != plans[1]
 
 
+def test_with_data_the_weights_that_stay_take_over(convnet):
+    images = torch.randn(64, 1, 8, 8)
+    batch = Batch((images,), None, tuple(range(64)))
+    plain, plan = prune(convnet, images, ratio=0.5)
+    repaired = prune(convnet, images, ratio=0.5, batches=[batch])
+    assert repaired.plan == plan
+    with torch.no_grad():
+        wanted = convnet(images)
+        far, near = ((made(images) - wanted).norm() for made in (plain, repaired.model))
+    assert near < 0.7 * far
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,10 +16,12 @@ from tersor.graph.trace import trace
 from tersor.loading.inputs import as_inputs
 from tersor.loading.task import Batch
 from tersor.planning.plan import Plan
+from tersor.pruning.compensate import compensate
 from tersor.pruning.criteria.registry import make_criterion
 from tersor.pruning.score import score
 from tersor.pruning.select import prune_global, prune_to_budget, prune_uniform
 from tersor.surgery.apply import apply, close
+from tersor.surgery.settings import follow_sizes
 from tersor.surgery.verify import verify
 
 Scores = Mapping[str, Tensor]
@@ -52,6 +54,10 @@ def prune(
 ) -> Changed:
     """Return a smaller copy of `model` without its least important units, proved to be the original without them.
 
+    With `batches` the weights that stay are then refitted, by least squares, to take over the work of those that
+    went; `apply(model, plan, graph)` gives the network before that. The configuration of a model of `transformers`
+    follows, where all layers are cut alike, so that its folder loads with `from_pretrained`.
+
     Args:
         model: any module that runs one forward pass; not changed.
         inputs: example inputs: a tensor, a tuple, or a mapping of names.
@@ -59,7 +65,7 @@ def prune(
         by: what `ratio` counts: `macs` (multiply-adds of the whole model), `global` (units, ranked together) or
             `uniform` (units of every group).
         criterion: name of a criterion, such as `magnitude`, `taylor`, `activation` or `random`.
-        batches: calibration data, for criteria that need more than weights.
+        batches: calibration data, to refit on, and for criteria that need more than weights.
         loss: scalar loss of (output, target), for criteria that need gradients; without one they are taken of the
             outputs.
 
@@ -80,14 +86,24 @@ def prune(
     ratio, select = fraction("ratio", ratio), _SELECT[one_of("by", by, _SELECT)]
     rule, example = make_criterion(criterion), as_inputs(inputs)
     graph = trace(model, example)
-    samples = list(batches) or [Batch(example, None, ())]
+    batches = list(batches)
+    samples = batches or [Batch(example, None, ())]
     evidence = collect(model, graph.groups, samples, fields=rule.needs, loss=loss)
     scores = score(evidence, rule)
     plan = close(select(scores, ratio, graph), graph, scores)
     verdict = verify(model, plan, graph, example)
     if not verdict.ok:
         raise PlanError(f"The pruned model is not the original without the cut units: {verdict}.")
-    return Changed(apply(model, plan, graph).model, plan)
+    made = apply(model, plan, graph).model
+    follow_sizes(made, model)
+    return Changed(_refitted(made, model, graph, plan, batches) if batches else made, plan)
+
+
+def _refitted(made: nn.Module, model: nn.Module, graph: Graph, plan: Plan, batches: list[Batch]) -> nn.Module:
+    try:
+        return compensate(made, model, graph, plan, batches)
+    except PlanError:  # only products of activations read what was cut: there is nothing to refit
+        return made
 
 
 def factorize(
