@@ -9,7 +9,7 @@ from tersor._check import one_of
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.muon import Muon
 from tersor.optimizers.nadamw import NAdamW
-from tersor.optimizers.registry import Recipe, make_recipe
+from tersor.optimizers.registry import RECIPES, Recipe, make_recipe
 from tersor.optimizers.sgd import SGD
 
 
@@ -107,12 +107,14 @@ def usual_recipe(name: str, model: nn.Module, start: str = "scratch") -> Recipe:
         ArgumentError: if a name is unknown.
 
     Example:
-        >>> usual_recipe("adamw", nn.Linear(2, 2), "trained").lr
-        0.0002
+        >>> usual_recipe("rmsprop", nn.Linear(2, 2)).lr
+        0.001
     """
-    one_of("optimizer", name, (*_RATES, "auto"))
-    left = 1.0 if name == "prodigy" else _LEFT[one_of("start", start, STARTS)] * _size(census(model))
-    return make_recipe(name, lr=_RATES[name] * left)
+    kind, seen = RECIPES[one_of("optimizer", name, RECIPES)], census(model)
+    arms = _ARMS[one_of("start", start, STARTS)][seen.norm]
+    left = 1.0 if name == "prodigy" else _LEFT[start]
+    known = next((arm for arm in arms if type(arm) is kind), make_recipe(name, lr=_RATES[name] * left))
+    return known if name == "prodigy" else scaled(known, _size(seen))
 
 
 def scaled(recipe: Recipe, factor: float) -> Recipe:
@@ -122,7 +124,17 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
         >>> scaled(SGD(lr=0.1), 0.5).lr
         0.05
     """
-    return replace(recipe, lr=recipe.lr * factor)  # pyright: ignore[reportArgumentType] - every recipe is a dataclass
+    return at_rate(recipe, recipe.lr * factor)
+
+
+def at_rate(recipe: Recipe, lr: float) -> Recipe:
+    """Return `recipe` with the peak learning rate `lr`.
+
+    Example:
+        >>> at_rate(SGD(lr=0.1), 0.5).lr
+        0.5
+    """
+    return replace(recipe, lr=lr)  # pyright: ignore[reportArgumentType] - every recipe is a dataclass
 
 
 def _size(seen: Census) -> float:

@@ -19,7 +19,7 @@ from tersor.loading.limit import parse_budget
 from tersor.loading.task import Split, Task
 from tersor.optimizers.auto import Rules, choose
 from tersor.optimizers.registry import RECIPES, Recipe, make_recipe
-from tersor.optimizers.situations import OWN_SCHEDULE, portfolio, usual_recipe
+from tersor.optimizers.situations import OWN_SCHEDULE, at_rate, portfolio, usual_recipe
 from tersor.recovery.course import Course
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.loop import Objective, fit
@@ -119,11 +119,11 @@ def _decide(asked: Asked) -> Decided:
         return Decided(optimizer, "it was asked for", epochs, batch, before)
     if optimizer != "auto":
         recipe = usual_recipe(optimizer, asked.model, course.start)
-        recipe = make_recipe(optimizer, lr=course.lr) if course.lr else recipe
+        recipe = at_rate(recipe, course.lr) if course.lr else recipe
         return Decided(recipe, "it was asked for", epochs, batch, before)
     arms = portfolio(asked.model, course.start, batch)
     if course.lr:
-        usual = make_recipe(_name(arms[0]), **{**asdict(arms[0]), "lr": course.lr})  # pyright: ignore[reportArgumentType] - recipes are dataclasses
+        usual = at_rate(arms[0], course.lr)
         return Decided(usual, "it is the usual one for such networks", epochs, batch, before)
     control = usual_recipe("adamw", asked.model, course.start)
     batches = Epochs(asked.split, batch, epochs, course.seed)

@@ -1,5 +1,7 @@
 """`train` and `distill`: a model and data come in, a trained model goes out."""
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from tersor.distillation.rows import same_shape
@@ -21,6 +23,7 @@ from tersor.recovery.views import identity
 
 #: Above this many classes a position, a memory of the teacher holds draws instead of logits.
 _LARGE = 4096
+_ENDLESS = 100_000
 
 
 def train(
@@ -57,7 +60,8 @@ def train(
         >>> learned.score > 0.9
         True
     """
-    course = course or Course()
+    # Nothing is remembered by view, so there may be a new one each time.
+    course = replace(course or Course(), views=_ENDLESS)
     task = build_task(model, data, metric=course.metric, loss=loss, seed=course.seed).task
     if task.kind == "fidelity" or task.loss is None:
         raise DataError(
