@@ -1,6 +1,7 @@
 """A block that takes too much is stopped, and nothing else is."""
 
 import contextlib
+import signal
 import threading
 import time
 
@@ -58,3 +59,10 @@ def test_in_another_thread_the_block_runs_unwatched():
     thread.start()
     thread.join()
     assert caught == [None]
+
+
+def test_with_no_time_left_the_guard_strikes_and_leaves_no_handler_behind():
+    for _ in range(20):
+        with pytest.raises(OutOfTime), watched(0.0):
+            time.sleep(5)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

@@ -3,7 +3,6 @@
 import ast
 import copy
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,7 +182,7 @@ def _pretrained(
         content, _ = transformers.PreTrainedConfig.get_config_dict(
             identity, revision=revision, local_files_only=local
         )
-    except (OSError, ValueError, json.JSONDecodeError) as cause:
+    except Exception as cause:  # of a configuration that is no mapping, transformers raises what its code runs into
         raise ModelError(f"The configuration of {identity!r} cannot be read: {first_line(cause)}") from cause
     # Checked in the file itself: a configuration must not be able to switch its own code on.
     if (asks := _asks_for_code(content)) and not allow_code_execution:

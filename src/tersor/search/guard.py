@@ -68,8 +68,9 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
         return
     watch = _Watch(seconds, most_bytes)
     before = signal.signal(signal.SIGUSR1, watch.strike)
-    watch.start()
     try:
+        # Inside, because with no time left the first strike comes while the thread starts.
+        watch.start()
         yield
     finally:
         watch.over.set()

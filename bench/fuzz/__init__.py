@@ -1,0 +1,1 @@
+"""Fuzzing of everything that opens a file or reads a word of the user's."""
