@@ -123,8 +123,11 @@ def _freeze_values(labels: Labels, integers: IntegerMode, seen: Observed) -> Non
     for leaf in used:
         if isinstance(leaf, Size):
             labels.freeze(leaf.axis, "its size enters the computation as a number")
+    alone = {equation.expression for equation in integers.found.equations}
     for equation in integers.found.equations:
-        if any(leaf in used for leaf in leaves(equation.expression)):
+        # Where a leaf sizes an axis of its own, that one is frozen; products with other sizes may still change.
+        read = [leaf for leaf in leaves(equation.expression) if leaf in used]
+        if any(leaf == equation.expression or leaf not in alone for leaf in read):
             labels.freeze(equation.axis, "its size enters the computation as a number")
     for attribute, size in seen.comparisons():
         if attribute in used:
