@@ -7,6 +7,7 @@ import pytest
 
 from tersor.reporting.record import (
     Aim,
+    ChangedAnswer,
     Claim,
     Curve,
     Estimate,
@@ -24,6 +25,12 @@ from tersor.reporting.record import (
 )  # fmt: skip
 
 HOLDS, MISSES = Standing.HOLDS, Standing.MISSES
+
+
+#: A black PNG of one pixel.
+DOT = "data:image/png;base64," + (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 def times(median_s: float, seed: int, calls: int = 800) -> Latency:
@@ -161,6 +168,10 @@ def record() -> Record:
             Slice(name=f"digit {digit}", samples=36, before=1.0, after=0.9722 if digit in (1, 8) else 1.0)
             for digit in range(10)
         ),
+        changed=(
+            ChangedAnswer(sample="17", target="8", before="8", after="3", picture=DOT),
+            ChangedAnswer(sample="40", target="1", before="7", after="1", picture=DOT),
+        ),
         curves=curves(),
         claim=Claim(
             paragraph="On 360 sealed samples that no step of the search has read, the shipped file and the original "
@@ -171,7 +182,8 @@ def record() -> Record:
                      "p-value": "0.031", "confidence": "95 %", "data": "sha256 9f2c…e1", "file": "sha256 41aa…07"}),
         roofline=Roofline(macs_per_s=38e9, bytes_per_s=14e9, points=(
             RooflinePoint(name="original", macs_per_byte=2.1, macs_per_s=10.2e9),
-            RooflinePoint(name="shipped", macs_per_byte=6.4, macs_per_s=8.8e9))),
+            RooflinePoint(name="shipped", macs_per_byte=6.4, macs_per_s=8.8e9, limit_s=2.8e-5, share=0.23,
+                          bound="arithmetic"))),
         conditions="Batch 1, 1 thread, each model in a fresh process; original and candidate interleaved in 24 blocks.",
         machine={"processor": "AMD EPYC 7B13, 2 of 128 cores", "instructions": "avx2, fma", "memory": "8.0 GB",
                  "system": "Linux 6.1, Python 3.11.7", "load while measuring": "0.9"},

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 
 from tersor.errors import ArgumentError, FolderError
 from tersor.reporting import folder as folder_module
-from tersor.reporting.folder import MARKER, find_faults, read_record, write_folder
+from tersor.reporting.folder import MARKER, find_faults, place_folder, read_record, rewrite, write_folder
 from tersor.reporting.runner import run_script
 
 
@@ -299,3 +300,43 @@ def test_nested_files_are_hashed_and_listed(tmp_path, bare, model):
     out = write_folder(tmp_path / "out", bare, files={"closest/model.onnx": model})
     assert "closest/model.onnx" in json.loads((out / MARKER).read_text())["files"]
     assert not (out / "run.py").exists()
+
+
+def test_a_kept_folder_goes_over_whatever_it_holds_and_the_rest_is_replaced(tmp_path, model):
+    out = place_folder(tmp_path / "out", {"a.txt": "1"}, {}, kept=["search"])
+    (out / "search" / "deep").mkdir()
+    (out / "search" / "deep" / "log.txt").write_text("line")
+    assert find_faults(out) == ()
+    place_folder(out, {"b.txt": "2"}, {"model.onnx": model}, kept=["search"])
+    assert {path.name for path in out.iterdir()} >= {"b.txt", "model.onnx", "search"}
+    assert not (out / "a.txt").exists()
+    assert (out / "search" / "deep" / "log.txt").read_text() == "line"
+    (out / "elsewhere.txt").write_text("mine")
+    with pytest.raises(FolderError, match=r"elsewhere\.txt"):
+        place_folder(out, {}, {}, kept=["search"])
+
+
+def test_rewriting_makes_the_documents_anew_and_keeps_the_rest(tmp_path, record):
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"model")
+    folder = write_folder(
+        tmp_path / "out",
+        replace(record, config="[optimize]\n"),
+        files={"model.onnx": model},
+        certificate="{}",
+    )
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "copy").mkdir()
+    assert rewrite(folder) == folder
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before == after
+    assert (folder / "config.toml").read_text() == "[optimize]\n"
+    assert find_faults(folder) == ()
+
+
+def test_a_folder_that_was_touched_is_not_rewritten(tmp_path, bare):
+    folder = write_folder(tmp_path / "out", bare, files={})
+    (folder / "report.html").write_text("mine")
+    with pytest.raises(FolderError, match="was changed"):
+        rewrite(folder)
+    assert (folder / "report.html").read_text() == "mine"

@@ -44,3 +44,14 @@ def test_an_index_of_somebody_else_is_kept(tmp_path, bare):
 def test_a_folder_without_runs_is_an_error(tmp_path):
     with pytest.raises(FolderError, match="Give the folder that holds"):
         write_index(tmp_path)
+
+
+def test_runs_in_several_places_share_a_page(tmp_path, bare):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_folder(tmp_path / name / "run", replace(bare, title=f"run of {name}"), files={})
+    page = write_index(tmp_path / "a" / "run", tmp_path / "b", page=tmp_path / "all.html")
+    text = page.read_text()
+    assert 'href="./a/run/report.html"' in text
+    assert 'href="./b/run/report.html"' in text
+    assert write_index(tmp_path / "a" / "run", tmp_path / "b" / "run") == tmp_path / "index.html"

@@ -14,12 +14,12 @@ from tersor.reporting.record import Estimate, Row, Split
 from tersor.reporting.report import render_html
 from tersor.reporting.svg import Picture
 
-VOID = {"meta", "br"}
+VOID = {"meta", "img", "br"}
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "a", "div", "header", "main", "section", "footer", "nav", "h1",
     "h2", "h3", "p", "b", "span", "dl", "dt", "dd", "ol", "ul", "li", "table", "caption", "thead", "tbody", "tr", "th",
     "td", "figure", "figcaption", "details", "summary", "pre", "code", "br", "svg", "g", "path", "rect", "line", "text",
-    "tspan", "defs", "clippath",
+    "tspan", "defs", "clippath", "img",
 }  # fmt: skip
 
 PAYLOADS = (
@@ -51,6 +51,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         assert tag in ALLOWED, tag
         assert len({name for name, _ in attrs}) == len(attrs)
+        if tag == "img":
+            assert re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/]+=*", dict(attrs)["src"])
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -79,7 +81,8 @@ def check(html: str) -> Page:
     for tag, attributes in page.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
-            assert name not in ("src", "srcset", "action", "formaction", "xlink:href", "srcdoc"), (tag, name)
+            assert name not in ("srcset", "action", "formaction", "xlink:href", "srcdoc"), (tag, name)
+            assert name != "src" or tag == "img", tag
             if name == "href":
                 assert value.startswith(("#", "./")), value
             if name == "style":
@@ -133,7 +136,7 @@ def test_the_page_is_small_enough_to_mail(page):
 @pytest.mark.usefixtures("undrawn")
 def test_the_parts_come_in_the_order_that_a_reader_needs(record):
     assert [section.anchor for section in sections.sections(record)] == [
-        "comparison", "candidates", "layers", "sensitivity", "slices", "latency", "training", "certificate",
+        "comparison", "candidates", "layers", "sensitivity", "slices", "changed", "latency", "training", "certificate",
         "baselines", "roofline", "dropped", "budget", "environment", "command",
     ]  # fmt: skip
 
@@ -282,3 +285,15 @@ def test_the_darkest_cell_of_the_heat_map_can_be_read(page, theme):
         for i in (1, 3, 5)
     )
     assert contrast(palette["ink"], mixed) >= 4.5
+
+
+def test_samples_are_shown_only_where_they_were_asked_for(record):
+    assert 'alt="sample 17"' in render_html(record)
+    assert "target 8, original 8, shipped 3" in render_html(record)
+    assert "Answers that changed" not in render_html(replace(record, changed=()))
+
+
+def test_the_distance_from_the_limit_is_in_picture_and_table(record):
+    html = render_html(record)
+    assert "23 % of its limit" in html
+    assert "shortest time" in html

@@ -71,6 +71,9 @@ class SearchFlags:
     seed: int = 0
     "Seed of every random choice."
 
+    examples: int = 0
+    "Samples whose answer changed to show in the report; they are your data, so none unless asked for."
+
     ledger: Path | None = None
     "File that counts the attempts on this certification data; the one in the output folder when left out."
 

@@ -81,7 +81,7 @@ def optimize(
             budget=search.budget,
             **options,
         )
-    return finish(result, output, command=command, json=json)
+    return finish(result, output, command=command, json=json, examples=search.examples)
 
 
 def _options(search: SearchFlags) -> "Options":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tersor.search.result import Result
 
 
-def finish(result: "Result", output: Path, *, command: str, json: bool = False) -> int:
+def finish(result: "Result", output: Path, *, command: str, json: bool = False, examples: int = 0) -> int:
     """Save `result` in `output`, print it, and return the exit status."""
     from tersor.cli.config import used_words
     from tersor.cli.trackers import trackers
@@ -17,8 +17,8 @@ def finish(result: "Result", output: Path, *, command: str, json: bool = False) 
     from tersor.reporting.terminal import render_terminal
 
     config = used_words()
-    folder = result.save(output, command=command, config=config)
-    record = result.record(command, config)
+    folder = result.save(output, command=command, config=config, examples=examples)
+    record = result.record(command, config, examples)
     for tracker in trackers():
         tracker.finish(record)
     if json:

@@ -197,6 +197,17 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class ChangedAnswer:
+    """A sample that original and answer class differently; `picture` is empty or a PNG as a data address."""
+
+    sample: str
+    target: str
+    before: str
+    after: str
+    picture: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Curve:
     """A quantity over training.
 
@@ -285,6 +296,7 @@ class Record:
         baselines: the original model in every runtime that costs nothing.
         layers: what was done to which layer, in the order of the network.
         slices: quality by class or part of the data.
+        changed: samples whose answer changed; only where they were asked for, because they are the user's data.
         curves: training curves.
         claim: the certificate.
         roofline: limits of the machine.
@@ -322,6 +334,7 @@ class Record:
     baselines: tuple[Row, ...] = ()
     layers: tuple[Layer, ...] = ()
     slices: tuple[Slice, ...] = ()
+    changed: tuple[ChangedAnswer, ...] = ()
     curves: tuple[Curve, ...] = ()
     claim: Claim | None = None
     roofline: Roofline | None = None

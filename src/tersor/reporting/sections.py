@@ -1,12 +1,16 @@
 """What stands in a report, in the order that a reader needs it."""
 
+import re
 from dataclasses import dataclass
 
 from tersor.reporting import front, pictures, spread, tables, words
 from tersor.reporting.heat import Heat, heat, overview
-from tersor.reporting.record import Estimate, Record
+from tersor.reporting.record import ChangedAnswer, Estimate, Record
 from tersor.reporting.svg import Picture
 from tersor.reporting.tables import Table
+
+#: The one kind of picture that a record may bring along.
+_PNG = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+=*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,14 @@ class Section:
     tables: tuple[Table, ...] = ()
     folded: bool = True
     heat: Heat | None = None
+    gallery: tuple[ChangedAnswer, ...] = ()
     code: str = ""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show but the title."""
-        return not (self.prose or self.steps or self.pictures or self.tables or self.heat or self.code)
+        shown = (self.prose, self.steps, self.pictures, self.tables, self.heat, self.gallery, self.code)
+        return not any(shown)
 
 
 def sections(record: Record) -> list[Section]:
@@ -81,6 +87,14 @@ def _changes(record: Record) -> tuple[Section, ...]:
             title="Quality by part of the data",
             note="On the search split; the largest loss comes first. A mean can hide a class that is lost.",
             tables=_filled(tables.slices(record)),
+        ),
+        Section(
+            anchor="changed",
+            title="Answers that changed",
+            note="Samples of the search split, those that the original had right first. They are part of your data, "
+            "and shown because it was asked for.",
+            gallery=tuple(answer for answer in record.changed if _PNG.fullmatch(answer.picture)),
+            tables=_filled(tables.changed(record)),
         ),
     )  # fmt: skip
 

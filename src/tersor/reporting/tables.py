@@ -269,6 +269,12 @@ def slices(record: Record) -> Table:
     return Table(f"{record.aim.metric} by part of the data", columns, rows, frozenset(range(1, 5)))
 
 
+def changed(record: Record) -> Table:
+    """Return the samples whose answer changed."""
+    rows = tuple((a.sample, a.target or words.MISSING, a.before, a.after) for a in record.changed)
+    return Table("Answers that changed", ("sample", "target", "original", "shipped"), rows)
+
+
 def roofline(record: Record) -> Table:
     """Return the numbers of the roofline picture."""
     points = record.roofline.points if record.roofline else ()

@@ -5,34 +5,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from torch import nn
-
 from tersor._version import __version__
 from tersor.certification.certificate import Certificate
 from tersor.measurement.machine import this_machine
 from tersor.measurement.result import Comparison, Measurement
-from tersor.planning.plan import Drop, Factorize, Plan, Quantize
-from tersor.quantization.model import QuantizedModel
 from tersor.reporting.record import (
     Aim,
     Claim,
     Curve,
     Estimate,
     Latency,
-    Layer,
     Record,
     Row,
     Split,
     Standing,
     Verdict,
 )
-from tersor.reporting.words import share
 from tersor.search.candidate import Candidate
 from tersor.search.finalists import gain
 from tersor.search.insight import Insight
+from tersor.search.layer_rows import layer_rows
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Baseline, Run
-from tersor.search.sensitivity import PRUNED
 
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
 _SPLITS = ("train", "calibration", "search", "certification")
@@ -78,7 +72,9 @@ def sentence(story: Story) -> str:
     if found.low <= 1.0:
         gained = f"{limits}, which the original does not"
     else:
-        gained = f"is {found.value:.2f}x {words} than the best free baseline{interval}{limits and f', {limits}'}"
+        gained = (
+            f"is {found.value:.2f}x {words} than the best free baseline{interval}{limits and f', {limits}'}"
+        )
     return (
         f"{best.name} {gained}, and with "
         f"{run.request.confidence:.0%} confidence its {run.task.metric.name} drops by at most {run.margin:.4g} "
@@ -107,7 +103,7 @@ def describe(story: Story, command: str = "", config: str = "", insight: Insight
         candidates=tuple(_row(story, candidate) for candidate in story.tried),
         chosen=best_index,
         baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
-        layers=_layers(run.task.model, story.answer, insight),
+        layers=layer_rows(run.task.model, story.answer, insight),
         slices=insight.slices,
         curves=tuple(_curve(candidate) for candidate in story.tried if candidate.losses),
         claim=_claim(story),
@@ -276,78 +272,6 @@ def _baseline_row(run: Run, baseline: Baseline) -> Row:
         tried_because="the best free baseline" if baseline.artefact == run.rival else "free",
         dropped_because=baseline.reason,
     )
-
-
-def _layers(original: nn.Module, answer: Candidate, insight: Insight) -> tuple[Layer, ...]:
-    """Return what was done to each layer that has a weight, in the order of the network, and why."""
-    assert answer.model is not None
-    after = _shapes(answer)
-    rows = []
-    for name, module in original.named_modules():
-        weight = module._parameters.get("weight")
-        if weight is None or weight.dim() < 2:
-            continue
-        shape = tuple(weight.shape)
-        left = after.get(name, shape)
-        changes = [f"{1 - _count(left) / _count(shape):.0%} of the weights cut"] if left != shape else []
-        changes += _edits_of(answer.plan, name)
-        rows.append(
-            Layer(
-                name=name,
-                kind=type(module).__name__,
-                change=", ".join(changes),
-                before=_written(shape),
-                after=_written(left),
-                reason=_reason(name, answer, insight, cut=bool(changes)),
-                sensitivity=insight.sensitivity.get(name, {}),
-            )
-        )
-    return tuple(rows)
-
-
-def _edits_of(plan: Plan, layer: str) -> list[str]:
-    """Return what a plan does to one layer besides cutting, in words."""
-    words = [f"product of rank {edit.rank}" for edit in plan.of(Factorize) if edit.layer == layer]
-    words += ["dropped with its block" for edit in plan.of(Drop) if f"{layer}.".startswith(f"{edit.block}.")]
-    return words + ["8-bit integers" for edit in plan.of(Quantize) if edit.site == layer]
-
-
-def _reason(layer: str, answer: Candidate, insight: Insight, *, cut: bool) -> str:
-    """Return why a layer was changed, or could not be."""
-    floats = answer.model.floats if isinstance(answer.model, QuantizedModel) else {}
-    if layer in floats:
-        return f"in floating point: {floats[layer]}"
-    noise = insight.sensitivity.get(layer, {}).get(PRUNED)
-    measured = (
-        "" if noise is None else f"without half of its units alone, {share(noise)} of the outputs changes"
-    )
-    if cut:
-        return measured
-    frozen = insight.reasons.get(layer, "")
-    if frozen:
-        return f"cannot be cut: it {frozen}"
-    return measured and f"kept whole: {measured}"
-
-
-def _shapes(answer: Candidate) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights of the answer by layer; integer models keep the names of their weights."""
-    assert answer.model is not None
-    if answer.float_model is not None:
-        named = answer.float_model.named_parameters()
-    else:
-        named = answer.model.named_parameters()
-    return {name.removesuffix(".weight"): tuple(p.shape) for name, p in named if name.endswith(".weight")}
-
-
-def _count(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
-
-
-def _written(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
 
 
 def _curve(candidate: Candidate) -> Curve:

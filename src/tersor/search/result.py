@@ -18,6 +18,7 @@ from tersor.reporting.folder import write_folder
 from tersor.reporting.record import Record
 from tersor.reporting.report import render_html
 from tersor.search.candidate import Candidate
+from tersor.search.changed import changed_answers
 from tersor.search.describe import Story, describe, sentence
 from tersor.search.insight import Insight, look
 from tersor.search.interim import SEARCH
@@ -96,9 +97,10 @@ class Result:
         """The answer in one sentence."""
         return sentence(self._story)
 
-    def record(self, command: str = "", config: str = "") -> Record:
-        """Return everything about the run as plain data for reports."""
-        return describe(self._story, command, config, self._insight)
+    def record(self, command: str = "", config: str = "", examples: int = 0) -> Record:
+        """Return everything about the run as plain data for reports; with `examples`, samples whose answer changed."""
+        plain = describe(self._story, command, config, self._insight)
+        return replace(plain, changed=changed_answers(self.run, self.answer, examples)) if examples else plain
 
     def report(self, path: str | Path) -> Path:
         """Write the report alone, one page that needs no network and runs no script."""
@@ -115,7 +117,7 @@ class Result:
         pandas = require("pandas", extra="table", purpose="A table of candidates")
         return pandas.DataFrame([_row(candidate) for candidate in (self.run.base, *self.tried)])
 
-    def save(self, folder: str | Path, *, command: str = "", config: str = "") -> Path:
+    def save(self, folder: str | Path, *, command: str = "", config: str = "", examples: int = 0) -> Path:
         """Write the artefact folder: model, certificate, reports, model card and `run.py`.
 
         The folder appears as a whole or not at all, and only replaces one that tersor wrote.
@@ -124,6 +126,7 @@ class Result:
             folder: where to.
             command: the command that reproduces the run, for the report.
             config: its words in full, as TOML for `--config`.
+            examples: samples whose answer changed to show; none unless asked for, because they are your data.
 
         Returns:
             The folder, as an absolute path.
@@ -135,7 +138,7 @@ class Result:
             files, certificate = self._stage(Path(staging))
             return write_folder(
                 folder,
-                self.record(command, config),
+                self.record(command, config, examples),
                 files=files,
                 certificate=certificate,
                 config=self.run.request.as_config(),
