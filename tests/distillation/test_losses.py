@@ -225,7 +225,8 @@ def test_every_kind_of_task_has_a_loss():
 @pytest.mark.parametrize(
     ("teacher", "target", "expected"),
     [
-        (torch.randn(8, 10), torch.arange(8), ZScoreKL()),
+        (torch.randn(8, 10), torch.arange(8), KL(2.0)),
+        (torch.randn(8, 100), torch.arange(8), ZScoreKL()),
         (torch.randn(8, 2), torch.arange(8) % 2, KL()),
         (torch.randn(8, 10).softmax(1), torch.arange(8), KL(1.0, probabilities=True)),
         (torch.randn(8, 1).sigmoid(), (torch.arange(8) % 2).float()[:, None], BinaryKL(probabilities=True)),

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from tersor.loading.task import Batch
 from tersor.recovery.blocks import Reconstruction, reconstruct_blocks
 from tersor.recovery.cache import TeacherCache, fingerprint
 from tersor.recovery.epochs import Epochs, InMemory
-from tersor.recovery.layers import least_squares, refit_layers
+from tersor.recovery.layers import refit_layers
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.teacher import live
@@ -40,24 +39,6 @@ def error(student, teacher) -> float:
     x = images(600).inputs[384:]
     with torch.no_grad():
         return float((student(x) - teacher(x)).square().mean())
-
-
-def test_least_squares_is_the_minimiser_of_its_formula():
-    random = np.random.default_rng(0)
-    x, y, near = random.normal(size=(30, 4)), random.normal(size=(30, 2)), random.normal(size=(4, 2))
-    r = 0.3 * np.diag(x.T @ x).mean() + 1e-12
-    stacked = np.linalg.lstsq(
-        np.vstack([x, np.sqrt(r) * np.eye(4)]), np.vstack([y, np.sqrt(r) * near]), rcond=None
-    )
-    found = least_squares(*(torch.tensor(t) for t in (x, y, near)), ridge=0.3)
-    np.testing.assert_allclose(found.numpy(), stacked[0], rtol=1e-9)
-
-
-def test_a_column_that_is_always_zero_keeps_its_weights():
-    x, y = torch.zeros(5, 2).double(), torch.zeros(5, 1).double()
-    x[:, 0] = 1
-    near = torch.tensor([[0.0], [7.0]]).double()
-    assert least_squares(x, y, near, ridge=0.0)[1].item() == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize("position", [0, 3, 6])
