@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tersor.certification.seal import Seal as Seal
     from tersor.certification.store import save_certification as save_certification
     from tersor.certification.verify import verify as verify
+    from tersor.cli.inspection.inspect import inspect as inspect
+    from tersor.cli.trackers import open_tracker as open_tracker
     from tersor.exporting.export import export as export
     from tersor.exporting.export import open_artefact as open_artefact
     from tersor.exporting.keras_file import export_keras as export_keras
@@ -103,6 +105,8 @@ _HOMES = {
     "tersor.certification.ledger": ("Ledger",),
     "tersor.certification.store": ("save_certification",),
     "tersor.certification.verify": ("verify",),
+    "tersor.cli.inspection.inspect": ("inspect",),
+    "tersor.cli.trackers": ("open_tracker",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
