@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 
 from tersor.errors import ArgumentError
 
@@ -20,9 +21,10 @@ def fraction(name: str, value: float) -> float:
         ...
         tersor.errors.ArgumentError: `ratio` is a fraction in [0, 1), got 50. If you meant 50 per cent, pass 0.5.
     """
-    if 0.0 <= value < 1.0:
+    number = isinstance(value, Real)
+    if number and 0.0 <= value < 1.0:
         return float(value)
-    hint = f" If you meant {value:g} per cent, pass {value / 100:g}." if 1 <= value < 100 else ""
+    hint = f" If you meant {value:g} per cent, pass {value / 100:g}." if number and 1 < value < 100 else ""
     raise ArgumentError(f"`{name}` is a fraction in [0, 1), got {value!r}.{hint}")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersor.errors import ModelError, PlanError
+from tersor.errors import ArgumentError, ModelError, PlanError
 from tersor.graph.integers import Attribute, Observed, Traced, evaluate, tag_attributes
 from tersor.graph.prove import prove
 from tersor.graph.solve import close, solve
@@ -209,3 +209,19 @@ def test_a_branch_on_an_attribute_is_never_turned():
     kept = close(graph, {name: (0, 1, 2, 3)})
     assert len(kept[name]) == 5
     assert {str(key): value for key, value in solve(graph, kept).items()} == {"out": 5, "same": 5}
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "message"),
+    [
+        (lambda m: trace(m, torch.zeros(1, 5)), ModelError, r"\(float32\[1, 5\]\).*cannot be multiplied"),
+        (lambda m: trace(m, {"y": torch.zeros(1, 4)}), ModelError, r"y: float32\[1, 4\]"),
+        (lambda m: trace(m, ()), ModelError, r"\(none\)"),
+        (lambda m: trace(lambda x: x, torch.zeros(1, 4)), ArgumentError, "got function"),
+        (lambda m: trace(m, torch.zeros(1, 4)).group("layer9"), PlanError, "It has '0', '2'"),
+        (lambda m: trace(m, torch.zeros(1, 4)).group("00"), PlanError, "Did you mean '0'"),
+    ],
+)
+def test_bad_requests_are_answered_with_what_was_given_and_what_would_do(ask, kind, message):
+    with pytest.raises(kind, match=message):
+        ask(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))

@@ -131,9 +131,8 @@ class Graph:
         if name in found:
             return found[name]
         close = get_close_matches(name, found, n=3)
-        hint = (
-            f" Did you mean {', '.join(map(repr, close))}?" if close else " See `Graph.groups` for all names."
-        )
+        some = ", ".join(map(repr, close or list(found)[:4]))
+        hint = f" Did you mean {some}?" if close else f" It has {some}, ...; `Graph.table()` lists all."
         raise PlanError(f"The model has no group {name!r}.{hint}")
 
     def removed(self, kept: Kept) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from tersor.errors import ModelError, TersorError
+from tersor.errors import ArgumentError, ModelError, TersorError
 from tersor.graph.assembly import assemble
 from tersor.graph.equations import IntegerMode
 from tersor.graph.integers import Observed, Size, leaves, tag_attributes
@@ -40,6 +40,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
         The Graph: groups, operations and what the code says about sizes.
 
     Raises:
+        ArgumentError: if `model` is not a module.
         ModelError: if the forward pass fails, or a hook of the model calls this function in turn.
 
     Example:
@@ -50,6 +51,8 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
         >>> graph.macs(), graph.macs({"0": (0, 3)})
         (48, 12)
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     if any(isinstance(mode, Recorder) for mode in _get_current_dispatch_mode_stack()):
         raise ModelError(
             "A forward hook of the model asks for a trace while the model is being traced. Remove the hook, or ask "
@@ -110,11 +113,25 @@ def _run(model: nn.Module, inputs: Inputs, integers: IntegerMode, recorder: Reco
         raise
     except Exception as error:
         raise ModelError(
-            f"The model could not run on the example inputs: {type(error).__name__}: {error}. "
+            f"The model could not run on the example inputs ({_described(inputs)}): {type(error).__name__}: {error}. "
             "Call the model with these inputs yourself first."
         ) from error
     finally:
         torch.set_rng_state(state)
+
+
+def _described(inputs: Inputs) -> str:
+    """Return the inputs as types and shapes."""
+    named = inputs if isinstance(inputs, dict) else dict(enumerate(inputs))
+    told = {
+        key: f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+        for key, value in named.items()
+    }
+    return (
+        ", ".join(f"{key}: {text}" if isinstance(key, str) else text for key, text in told.items()) or "none"
+    )
 
 
 def _freeze_values(labels: Labels, integers: IntegerMode, seen: Observed) -> None:

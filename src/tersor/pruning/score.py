@@ -45,7 +45,8 @@ def score(
     rescale = NORMALIZE[one_of("normalize", normalize, NORMALIZE)]
     if not evidence:
         raise ArgumentError(
-            "There is no group to score. `collect` gives evidence for groups that can be pruned."
+            "No group of this model can be pruned. `tersor.groups(model, inputs)` lists them with the reasons; "
+            "axes with one index are not listed."
         )
     return {name: rescale(criterion.score(found)) for name, found in evidence.items()}
 
