@@ -201,7 +201,7 @@ def test_more_than_eight_finalists_are_refused(bench):
 
 
 def test_the_same_file_twice_is_refused(bench):
-    with pytest.raises(ArgumentError, match="same file"):
+    with pytest.raises(ArgumentError, match="same file in the same runtime"):
         bench.certify([bench.contender("a"), bench.contender("a")])
 
 

@@ -57,7 +57,7 @@ def run():
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency", limits=Limits()),
+        request=SimpleNamespace(goal="latency", limits=Limits(), targets=("onnxruntime",)),
         drop=lambda c: 0.95 - c.quality.value,
     )
 
@@ -127,7 +127,7 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency", limits=Limits()),
+        request=SimpleNamespace(goal="latency", limits=Limits(), targets=("onnxruntime",)),
         drop=lambda c: 0.95 - c.quality.value,
     )
     made = [candidate(str(i), correct, ratio, macs) for i, (correct, ratio, macs) in enumerate(rows)]

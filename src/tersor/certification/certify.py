@@ -38,6 +38,7 @@ class Contender:
             metric's score of each sample; for a metric without scores the outputs, first axis the samples. With
             several metrics, a mapping from their names. `Seal.reader` makes one from an opened artefact.
         speedup: measured speed-up over the base, to be shown beside the claim.
+        runtime: the runtime of this file, where it is not that of the setting.
         stream: evaluates the file part by part, in an order that does not depend on it; needed by `early_stop` alone,
             which then calls it in place of `read`. `Seal.stream` makes one.
     """
@@ -46,6 +47,7 @@ class Contender:
     sha256: str
     read: Callable[[], Rows]
     speedup: Speedup | None = None
+    runtime: str = ""
     stream: Callable[[], Iterator[Mapping[str, np.ndarray]]] | None = None
 
 
@@ -194,6 +196,7 @@ class _Case:
             "demands": [[demand.metric.name, demand.margin, demand.group] for demand in self.demands],
             "confidence": self.confidence,
             "setting": asdict(self.setting),
+            "runtimes": [finalist.runtime for finalist in self.finalists],
             "machine": [*self.machine.features, self.machine.system, self.machine.runtime_version],
         }
 
@@ -241,8 +244,8 @@ class _Case:
                 base_sha256=self.base.sha256,
                 artefact_sha256=finalist.sha256,
                 data_sha256=self.seal.data_sha256,
-                setting=self.setting,
-                machine=self.machine,
+                setting=replace(self.setting, runtime=finalist.runtime or self.setting.runtime),
+                machine=this_platform(finalist.runtime) if finalist.runtime else self.machine,
                 speedup=finalist.speedup,
             )
             for position, finalist in enumerate(self.finalists)
@@ -372,5 +375,5 @@ def _check_request(finalists: Sequence[Contender], demands: Sequence[Demand], co
             f"Certification takes 1 to {MOST_FINALISTS} finalists, got {len(finalists)}. "
             "Choose them on the search split."
         )
-    if len({finalist.sha256 for finalist in finalists}) < len(finalists):
-        raise ArgumentError("Two finalists are the same file. Give each file once.")
+    if len({(finalist.sha256, finalist.runtime) for finalist in finalists}) < len(finalists):
+        raise ArgumentError("Two finalists are the same file in the same runtime. Give each once.")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from tersor.certification.certificate import Speedup
 from tersor.errors import MeasurementError
 from tersor.measurement.measure import compare, measure_all
+from tersor.measurement.result import Comparison
 from tersor.search.candidate import Candidate
 from tersor.search.ending import PACES
 from tersor.search.finalists import gain, shortcoming
@@ -26,17 +27,28 @@ def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
     if not able:
         return list(candidates)
     run.say("measure", f"{len(able)} files against the best free baseline, in turns")
-    results = measure_all(
-        run.rival,
-        [candidate.artefact for candidate in able if candidate.artefact is not None],
-        run.task.inputs,
-        threads=run.request.threads,
-        seconds=pace.glance_s,
-        batch=run.request.call_size,
-        launches=pace.glances,
-    )
+    columns = [
+        measure_all(
+            rival,
+            [candidate.files[place] for candidate in able],
+            run.task.inputs,
+            threads=run.request.threads,
+            seconds=pace.glance_s,
+            batch=run.request.call_size,
+            launches=pace.glances,
+        )
+        for place, rival in enumerate(run.rivals)
+    ]
+    results = [_worst(row) for row in zip(*columns, strict=True)]
     known = dict(zip([candidate.name for candidate in able], results, strict=True))
     return [_with_speed(run, candidate, known.get(candidate.name)) for candidate in candidates]
+
+
+def _worst(results: Sequence[Comparison | MeasurementError]) -> Comparison | MeasurementError:
+    """Return the target in which a candidate does worst, or the error of one in which it cannot run."""
+    found = [result for result in results if isinstance(result, Comparison)]
+    errors = [result for result in results if isinstance(result, MeasurementError)]
+    return errors[0] if errors else min(found, key=lambda one: one.low)
 
 
 def _with_speed(run: Run, candidate: Candidate, result: object) -> Candidate:
@@ -54,17 +66,20 @@ def _with_speed(run: Run, candidate: Candidate, result: object) -> Candidate:
 
 def confirm(run: Run, chosen: Candidate) -> Candidate | None:
     """Return the certified candidate, measured longer; None if its gain or its limits do not stand that."""
-    assert chosen.artefact is not None
     pace = run.ending.last_pace(run.clock.remaining_s)
-    speed = compare(
-        run.rival,
-        chosen.artefact,
-        run.task.inputs,
-        threads=run.request.threads,
-        seconds=pace.look_s,
-        batch=run.request.call_size,
-        launches=pace.looks,
-    )
+    speeds = [
+        compare(
+            rival,
+            file,
+            run.task.inputs,
+            threads=run.request.threads,
+            seconds=pace.look_s,
+            batch=run.request.call_size,
+            launches=pace.looks,
+        )
+        for rival, file in zip(run.rivals, chosen.files, strict=True)
+    ]
+    speed = min(speeds, key=lambda one: one.low)
     best = replace(chosen, speed=speed)
     return None if shortcoming(run, best) else _with_speedup(best)
 

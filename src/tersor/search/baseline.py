@@ -25,6 +25,7 @@ from tersor.search.guard import OutOfTime, watched
 from tersor.search.journal import Journal, write_whole
 from tersor.search.request import Request
 from tersor.search.run import EVALUATION_BATCH, Baseline, Run, counted, with_file
+from tersor.search.stored import at
 
 #: Name of the original among the candidates.
 ORIGINAL = "original"
@@ -165,7 +166,7 @@ def relocated(run: Run, folder: Path) -> Run:
     return replace(
         run,
         journal=replace(run.journal, folder=folder),
-        base=replace(run.base, artefact=baselines[0].artefact),
+        base=at(run.base, baselines[0].artefact.path.parent),
         rival=rival,
         baselines=baselines,
     )

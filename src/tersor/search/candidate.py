@@ -22,6 +22,7 @@ class Candidate:
         model: the torch module, in eval mode; None if it could not be built.
         float_model: for a model in integers, the network in floating point that it was made from; else None.
         artefact: its file; None if it could not be exported.
+        others: its files for further targets.
         steps: what was done, in words.
         why: why it was tried.
         quality: quality of the file on the search split.
@@ -39,6 +40,7 @@ class Candidate:
     model: nn.Module | None = None
     float_model: nn.Module | None = None
     artefact: Artefact | None = None
+    others: tuple[Artefact, ...] = ()
     steps: tuple[str, ...] = ()
     why: str = ""
     quality: Quality | None = None
@@ -49,6 +51,11 @@ class Candidate:
     fate: Fate = Fate.UNTESTED
     reason: str = ""
     certificate: Certificate | None = None
+
+    @property
+    def files(self) -> tuple[Artefact, ...]:
+        """Its files, one a target; none if it could not be exported."""
+        return () if self.artefact is None else (self.artefact, *self.others)
 
     @property
     def words(self) -> str:

@@ -202,7 +202,7 @@ def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
 def _search(run: Run, stage: Stage) -> Result:
     finalists, others = _frozen(run, stage)
     sealed = try_finalists(run, finalists, stage.seal) if finalists else NOT_TRIED
-    best = confirm(run, sealed.passed[-1]) if sealed.passed else None
+    best = next((found for bold in sealed.passed[:-3:-1] if (found := confirm(run, bold))), None)
     best = best and run.journal.completed(best, run.task.inputs, calibration_inputs(run.task))
     tried = in_order(stage.made, (*others, *sealed.tested), best)
     outcome = Outcome.INTERRUPTED if stage.stops.asked else _outcome(best, tried)

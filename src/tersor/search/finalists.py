@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tersor.certification.certify import MOST_FINALISTS
+from tersor.planning.plan import Quantize
 from tersor.search.candidate import Candidate
 from tersor.search.outcome import Fate
 from tersor.search.run import Run
@@ -100,12 +101,12 @@ def shortcoming(run: Run, candidate: Candidate) -> tuple[Fate, str] | None:
 
 
 def work(candidate: Candidate) -> float:
-    """Return a fixed, noise-free measure of cost: multiply-adds, halved in integers.
+    """Return a fixed, noise-free measure of cost: multiply-adds, halved where they are done in integers.
 
     Two runs with one seed must choose the same plan, and measured times differ from run to run; so times decide only
     where their intervals are apart, and this decides elsewhere.
     """
-    integers = any(type(edit).__name__ == "Quantize" for edit in candidate.plan.edits)
+    integers = any(edit.activation_bits for edit in candidate.plan.of(Quantize))
     return candidate.macs * (0.5 if integers else 1.0)
 
 
@@ -146,8 +147,9 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
         else:
             reason = f"{safer.name} is better and clearly safer on the search data"
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
-    surplus = finalists[1 : len(finalists) - MOST_FINALISTS + 1] if len(finalists) > MOST_FINALISTS else []
-    others += [replace(c, reason=f"more than {MOST_FINALISTS} finalists") for c in surplus]
+    most = MOST_FINALISTS // len(run.request.targets)
+    surplus = finalists[1 : len(finalists) - most + 1] if len(finalists) > most else []
+    others += [replace(c, reason=f"more than {most} finalists") for c in surplus]
     return [c for c in finalists if c not in surplus], others
 
 

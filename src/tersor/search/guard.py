@@ -69,10 +69,13 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
     watch = _Watch(seconds, most_bytes)
     before = signal.signal(signal.SIGUSR1, watch.strike)
     try:
-        # Inside, because with no time left the first strike comes while the thread starts.
-        watch.start()
-        yield
-    finally:
+        try:
+            # Inside, because with no time left the first strike comes while the thread starts.
+            watch.start()
+            yield
+        finally:
+            watch.over.set()
+    finally:  # also where the strike came during the line above
         watch.over.set()
         watch.join()
         signal.signal(signal.SIGUSR1, before)

@@ -16,8 +16,8 @@ from tersor.loading.task import Task
 from tersor.search.candidate import Candidate
 from tersor.search.stored import (
     Verdict,
+    at,
     judged,
-    moved,
     read_candidate,
     verdict_on,
     with_integers,
@@ -96,7 +96,7 @@ class Journal:
         write_whole(draft / CARD, json.dumps({**card, "elapsed_s": elapsed_s}, indent=1) + "\n")
         shutil.rmtree(place, ignore_errors=True)
         draft.replace(place)
-        return moved(candidate, place)
+        return at(candidate, place)
 
     def recall(self, name: str, task: Task) -> Candidate | None:
         """Return the candidate `name` as it was kept, in floating point with its module; None if it is not there."""

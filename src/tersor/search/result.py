@@ -1,5 +1,6 @@
 """The noun that `optimize` returns: a Result, which saves itself as a folder that stands on its own."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -155,14 +156,37 @@ class Result:
             files["closest/model.onnx"] = closest.artefact.path
         certificate = None
         if self.best is not None and self.certification is not None:
-            certificate = save_certification(self._shipped_claim(), staging, ["model.onnx"]).to_json()
+            certificate = self._certified(staging, self._position)
             files[OUTCOMES] = staging / OUTCOMES
+        files |= self._further_targets(staging)
         if self.log is not None:
             files[LOG] = self.log
         if self.certification is not None:
             files[LEDGER] = self.certification.seal.ledger.path
         (staging / "plan.json").write_text(self.answer.plan.to_json() + "\n", encoding="utf-8")
         return files | {"plan.json": staging / "plan.json"}, certificate
+
+    @property
+    def _position(self) -> int:
+        """Place of the shipped file in the frozen sequence."""
+        assert self.certificate is not None
+        return self.certificate.position
+
+    def _certified(self, folder: Path, position: int) -> str:
+        """Write the certificate of the file at `position` beside it, and return it."""
+        return save_certification(self._shipped_claim(), folder, ["model.onnx"], index=position).to_json()
+
+    def _further_targets(self, staging: Path) -> dict[str, Path]:
+        """Gather a folder for each further target: the model, and a certificate that stands on its own."""
+        files: dict[str, Path] = {}
+        for place, file in enumerate(self.answer.others, start=1):
+            folder = staging / file.runtime
+            folder.mkdir()
+            shutil.copyfile(file.path, folder / "model.onnx")
+            if self.best is not None:
+                self._certified(folder, self._position + place)
+            files |= {f"{folder.name}/{path.name}": path for path in folder.iterdir()}
+        return files
 
     def _shipped_claim(self) -> Certification:
         """Return the certification with the final measurement beside the claim."""

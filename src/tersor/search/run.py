@@ -77,6 +77,11 @@ class Run:
     floor: float
     ending: Ending = field(default_factory=Ending)
 
+    @property
+    def rivals(self) -> tuple[Artefact, ...]:
+        """What a candidate has to beat in each target: the fastest free baseline, and the original in the others."""
+        return (self.rival, *self.base.others)
+
     def say(self, phase: str, text: str) -> None:
         """Tell the listener."""
         self.request.listen(Event(phase, text))
@@ -97,9 +102,9 @@ def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[
 def with_file(
     candidate: Candidate, task: Task, folder: Path, request: Request, *, patience_s: float = 300.0
 ) -> Candidate:
-    """Return `candidate` exported, with the quality of that file on the search split.
+    """Return `candidate` exported for every target, with the worst quality of these files on the search split.
 
-    The file is opened and run in a process of its own, so that a crash or a hang of the runtime is an error here.
+    A file is opened and run in a process of its own, so that a crash or a hang of the runtime is an error here.
 
     Args:
         candidate: with its model.
@@ -114,10 +119,18 @@ def with_file(
     """
     assert candidate.model is not None
     with opening_apart(threads=request.threads, patience_s=patience_s) as opened:
-        path = folder / "model.onnx"
-        artefact = export(candidate.model, task.inputs, path, request.target, opened=opened)
-        quality = evaluate(opened(artefact), task.search, task.metric, batch=EVALUATION_BATCH)
-    return replace(candidate, artefact=artefact, quality=quality)
+        files = [
+            export(candidate.model, task.inputs, folder / file_name(target, request), target, opened=opened)
+            for target in request.targets
+        ]
+        found = [evaluate(opened(file), task.search, task.metric, batch=EVALUATION_BATCH) for file in files]
+    worst = min(found, key=lambda quality: quality.value * (1 if task.metric.higher_is_better else -1))
+    return replace(candidate, artefact=files[0], others=tuple(files[1:]), quality=worst)
+
+
+def file_name(target: str, request: Request) -> str:
+    """Return how the file for `target` is called; the first target's is the main one."""
+    return "model.onnx" if target == request.target else f"model.{target}.onnx"
 
 
 def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate:
@@ -129,11 +142,11 @@ def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate
 def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate]) -> Candidate:
     """Return what `build` makes of `blank`, exported, evaluated and written down.
 
-    A search that goes on takes from its journal what it had made before. Whatever fails, crashes, or takes more time or
-    memory than there is becomes a failed candidate with its reason, never a lost run.
+    A search that goes on takes from its journal what it had made before; failures are tried again. Whatever fails,
+    crashes, or takes more time or memory than there is becomes a failed candidate with its reason, never a lost run.
     """
     known = run.journal.recall(blank.name, run.task)
-    if known is not None:
+    if known is not None and known.fate is not Fate.FAILED:
         run.say("candidate", f"{known.name}: made before")
         return known
     if run.journal.killed_by(blank.name):

@@ -82,37 +82,44 @@ def _say_outlook(run: Run, finalists: Sequence[Candidate], samples: int) -> None
 
 
 def try_finalists(run: Run, finalists: Sequence[Candidate], seal: Seal) -> Sealed:
-    """Freeze the list and test it on the sealed data, from the safest to the boldest."""
+    """Freeze the list and test it on the sealed data, from the safest to the boldest.
+
+    With several targets each finalist is a run of files, one a target, in the fixed sequence.
+    """
     _say_outlook(run, finalists, len(seal))
     run.say("certify", f"{len(finalists)} finalists on {len(seal)} sealed samples, safest first")
     setting = Setting(run.request.target, run.request.threads, EVALUATION_BATCH, seed=run.request.seed)
     assert run.base.artefact is not None
     certification = certify(
-        _contender(run, "original", run.base.artefact, seal),
-        [_contender(run, c.name, c.artefact, seal) for c in finalists if c.artefact is not None],
+        _contender("original", run.base.artefact, run, seal),
+        [_contender(candidate.name, file, run, seal) for candidate in finalists for file in candidate.files],
         seal=seal,
         metric=run.task.metric,
         margin=run.margin,
         confidence=run.request.confidence,
         setting=setting,
     )
+    each, claims = len(run.request.targets), certification.certificates
     tested = tuple(
-        _with_certificate(run, candidate, certificate)
-        for candidate, certificate in zip(finalists, certification.certificates, strict=True)
+        _with_certificate(run, candidate, claims[each * place : each * (place + 1)])
+        for place, candidate in enumerate(finalists)
     )
     return Sealed(certification, tested)
 
 
-def _contender(run: Run, name: str, artefact: Artefact, seal: Seal) -> Contender:
+def _contender(name: str, artefact: Artefact, run: Run, seal: Seal) -> Contender:
     def read():
         with opening_apart(threads=run.request.threads) as opened:
             return seal.reader(opened(artefact), run.task.metric, batch=EVALUATION_BATCH)()
 
-    return Contender(name, artefact.sha256, read)
+    runtime = "" if artefact.runtime == run.request.target else artefact.runtime
+    return Contender(name, artefact.sha256, read, runtime=runtime)
 
 
-def _with_certificate(run: Run, candidate: Candidate, certificate: Certificate) -> Candidate:
+def _with_certificate(run: Run, candidate: Candidate, claims: Sequence[Certificate]) -> Candidate:
+    """Return `candidate` with its certificate: it holds if it does in every target, each tested at the full level."""
     fates = {Decision.HOLDS: Fate.CERTIFIED, Decision.REFUSED: Fate.REFUSED}
-    fate = fates.get(certificate.decision, Fate.UNTESTED)
+    worst = next((claim for claim in claims if not claim.holds), claims[0])
+    fate = fates.get(worst.decision, Fate.UNTESTED)
     run.say("certify", f"{candidate.name}: {fate.value}")
-    return replace(candidate, certificate=certificate, fate=fate, reason=certificate.decision.value)
+    return replace(candidate, certificate=worst, fate=fate, reason=worst.decision.value)

@@ -32,7 +32,18 @@ from tersor.surgery.store import load, save
 _SCORES, _FLOAT, _INTEGERS, _SCHEME = "scores.npz", "float", "integers.safetensors", "integers.json"
 #: Fields of a Candidate that are more than plain values; the others are written as they are.
 _SPECIAL = frozenset(
-    {"plan", "model", "float_model", "artefact", "quality", "speed", "fate", "certificate", "losses"}
+    {
+        "plan",
+        "model",
+        "float_model",
+        "artefact",
+        "others",
+        "quality",
+        "speed",
+        "fate",
+        "certificate",
+        "losses",
+    }
 )
 
 
@@ -67,11 +78,12 @@ def judged(candidate: Candidate, verdict: Verdict) -> Candidate:
     return replace(candidate, fate=Fate[verdict.fate], reason=verdict.reason, speed=verdict.speed)
 
 
-def moved(candidate: Candidate, place: Path) -> Candidate:
+def at(candidate: Candidate, place: Path) -> Candidate:
     """Return `candidate` whose file lies in the folder `place` now."""
     if candidate.artefact is None:
         return candidate
-    return replace(candidate, artefact=replace(candidate.artefact, path=place / candidate.artefact.path.name))
+    main, *others = (replace(file, path=place / file.path.name) for file in candidate.files)
+    return replace(candidate, artefact=main, others=tuple(others))
 
 
 def write_candidate(candidate: Candidate, task: Task, place: Path, *, models: bool) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def write_candidate(candidate: Candidate, task: Task, place: Path, *, models: bo
     return plain | {
         "plan": json.loads(candidate.plan.to_json()),
         "losses": candidate.losses,
-        "artefact": None if candidate.artefact is None else json.loads(candidate.artefact.to_json()),
+        "files": [json.loads(file.to_json()) for file in candidate.files],
         "quality": None if quality is None else {"value": quality.value, "count": quality.count},
         "fate": candidate.fate.name,
     }
@@ -106,7 +118,8 @@ def read_candidate(card: Mapping[str, Any], place: Path, task: Task) -> Candidat
         for name, value in card.items()
         if name in known - _SPECIAL
     }
-    plan, artefact = Plan.from_json(json.dumps(card["plan"])), card["artefact"]
+    plan = Plan.from_json(json.dumps(card["plan"]))
+    files = [Artefact.from_json(json.dumps(file)) for file in card["files"]]
     network = _read_float(plan, task, place)
     integers = bool(plan.of(Quantize))
     found = Candidate(
@@ -114,12 +127,13 @@ def read_candidate(card: Mapping[str, Any], place: Path, task: Task) -> Candidat
         plan=plan,
         model=None if integers else network,
         float_model=network if integers else None,
-        artefact=None if artefact is None else Artefact.from_json(json.dumps(artefact)),
+        artefact=files[0] if files else None,
+        others=tuple(files[1:]),
         quality=_read_quality(card["quality"], place),
         losses=tuple(card["losses"]),
         fate=Fate[card["fate"]],
     )
-    return moved(found, place)
+    return at(found, place)
 
 
 def with_integers(candidate: Candidate, place: Path, inputs: Inputs, calibration: list[Inputs]) -> Candidate:
