@@ -18,6 +18,7 @@ from tersor.graph.structure import Graph
 from tersor.loading.inputs import Inputs
 from tersor.loading.task import Batch
 from tersor.planning.plan import Cut, Plan
+from tersor.pruning.least_squares import least_squares
 
 #: Rows of one batch that enter a fit; more add time and next to no information.
 _ROWS = 4096
@@ -197,12 +198,7 @@ class _Moments:
         if centred:
             gram = gram - torch.outer(self.mean_inputs, self.mean_inputs)
             cross = cross - torch.outer(self.mean_inputs, self.mean_outputs)
-        ridge = damping * gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        start = weight.double().to(gram.device)
-        factor = torch.linalg.cholesky(
-            gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        )
-        fitted = start + torch.cholesky_solve(cross - gram @ start, factor)
+        fitted = least_squares(gram, cross, weight.double().to(gram.device), damping)
         return fitted, self.mean_outputs - self.mean_inputs @ fitted
 
 
