@@ -341,3 +341,10 @@ def test_padding_same_agrees_with_its_definition():
     assert padded([(1, 1), (0, 0)]) == ((1, 0), {})
     assert flat([(1, 2), (3, 4)]) == (3, 4, 1, 2)
     assert identifier("1/a.b") == "_1_a_b"
+
+
+def test_a_keras_model_is_bound_as_it_is(keras):
+    x = np.random.default_rng(0).standard_normal((700, 9, 9, 3)).astype(np.float32)
+    task, _ = build_task(classic(keras), (x, np.arange(700) % 3))
+    assert isinstance(task.model, torch.fx.GraphModule)
+    assert task.kind == "classification"

@@ -18,7 +18,7 @@ from tersor.loading.inputs import Inputs, call, device_of, example, flatten, mai
 from tersor.loading.losses import LOSSES, Loss
 from tersor.loading.metric import Metric
 from tersor.loading.metrics import METRICS
-from tersor.loading.model import copied
+from tersor.loading.model import copied, load_model
 from tersor.loading.references import first_line
 from tersor.loading.setting import Setting, infer_setting, run_once
 from tersor.loading.sources import Source
@@ -84,7 +84,7 @@ def build_task(
     """Bind the data to the model, split it, choose metric and loss, and check that it all goes together.
 
     Args:
-        model: any module; it is copied, never changed.
+        model: any module, Keras model or reference that `load_model` takes; it is copied, never changed.
         data: whatever `load_data` takes: one set (then split by a hash of its content) or explicit splits.
         metric: a name, `f(preds, target)`, `f(model, loader)`, `module:function`, or None to infer it.
         loss: a name, `f(output, target)`, or None for the usual one of the task.
@@ -110,7 +110,7 @@ def build_task(
         one_of("metric", metric, METRICS)
     if isinstance(loss, str):
         one_of("loss", loss, LOSSES)
-    model = copied(model).eval()
+    model = copied(load_model(model)).eval()
     sources = load_data(data)
     binding = make_binding(model, _first_batch(sources), target=target)
     pools = {name: Pool(source, survey(source, binding, name)) for name, source in sources.items()}

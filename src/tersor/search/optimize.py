@@ -63,6 +63,6 @@ def optimize(
         `tersor.optimize(model, (images, labels), max_drop="1%", budget="10m").save("out")`
     """
     request = make_request(max_drop, target, goal, budget, options)
-    loaded = load_model(model) if isinstance(model, str) else model
+    loaded = load_model(model)
     asked = ask(model, data, metric, request, options, budget)
     return carry_out(Order(loaded, data, metric, request, options, asked))
