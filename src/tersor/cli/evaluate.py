@@ -33,12 +33,14 @@ def evaluate(
     """
     from tersor.cli.opened import as_module, find_artefact, is_file, load
     from tersor.cli.quality import judge
+    from tersor.cli.working import working
     from tersor.loading.build import build_task
 
     file = is_file(model)
     network = as_module(find_artefact(model), threads=threads) if file else load(model, loading)
     built = build_task(network, data, metric=metric)
-    found = judge(built.task.model, built.task, split)
+    with working(f"evaluating on the {split} part"):
+        found = judge(built.task.model, built.task, split)
     values = {
         "model": model,
         "metric": found.metric,

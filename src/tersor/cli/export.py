@@ -14,7 +14,7 @@ from tersor.errors import ArgumentError
 
 _NO_MODEL = ModelFlags()
 #: Runtime -> suffix of its file, where it is not `.onnx`.
-_SUFFIXES = {"torch": ".pt2", "torch-compile": ".pt2"}
+_SUFFIXES = {"torch": ".pt2", "torch-compile": ".pt2", "aotinductor": ".pt2"}
 
 
 def export(
@@ -41,6 +41,7 @@ def export(
     from tersor._check import one_of
     from tersor.cli.example import built_or_random
     from tersor.cli.opened import is_file, load
+    from tersor.cli.working import working
     from tersor.exporting.export import RUNTIMES
     from tersor.exporting.export import export as write
 
@@ -53,7 +54,8 @@ def export(
     network = load(model, loading).eval()
     _, inputs = built_or_random(network, example)
     with tempfile.TemporaryDirectory(prefix=".tersor-", dir=path.absolute().parent) as folder:
-        made = write(network, inputs, Path(folder) / path.name, runtime)
+        with working("writing the file and comparing it with the model"):
+            made = write(network, inputs, Path(folder) / path.name, runtime)
         for file in Path(folder).iterdir():
             file.rename(path.absolute().with_name(file.name))
     values = asdict(made) | {"path": str(path)}

@@ -26,10 +26,12 @@ def groups(
     """
     from tersor.cli.example import built_or_random
     from tersor.cli.opened import load
+    from tersor.cli.working import working
     from tersor.graph.trace import trace
 
     network = load(model, loading).eval()
-    graph = trace(network, built_or_random(network, example)[1])
+    with working("tracing"):
+        graph = trace(network, built_or_random(network, example)[1])
     values = {
         "multiply_adds": graph.macs(),
         "groups": [

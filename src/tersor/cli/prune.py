@@ -58,6 +58,7 @@ def prune(
     from tersor.analysis.facts import facts
     from tersor.cli.example import built_or_random
     from tersor.cli.opened import load
+    from tersor.cli.working import working
     from tersor.exporting.export import export
     from tersor.graph.trace import trace
     from tersor.search.verbs import prune as cut
@@ -68,9 +69,10 @@ def prune(
     built, inputs = built_or_random(network, example)
     batches = [] if built is None else list(built.task.calibration.batches(32, limit=256))
     loss = None if built is None else built.task.loss
-    small, plan = cut(
-        network, inputs, ratio=ratio, by=rank.by, criterion=rank.criterion, batches=batches, loss=loss
-    )
+    with working("tracing, cutting and proving"):
+        small, plan = cut(
+            network, inputs, ratio=ratio, by=rank.by, criterion=rank.criterion, batches=batches, loss=loss
+        )
     with tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent) as place:
         folder = save(small, plan, trace(network, inputs), Path(place) / "made")
         export(small, inputs, folder / "model.onnx")

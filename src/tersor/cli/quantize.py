@@ -56,6 +56,7 @@ def quantize(
     """
     from tersor.cli.opened import as_module, load
     from tersor.cli.quality import difference, judge
+    from tersor.cli.working import working
     from tersor.exporting.export import export
     from tersor.loading.build import build_task
     from tersor.quantization.quantize import quantize as round_off
@@ -64,8 +65,10 @@ def quantize(
     network = load(model, loading).eval()
     task = build_task(network, data).task
     batches = [batch.inputs for batch in task.calibration.batches(32, limit=how.samples)]
-    integers = round_off(network, task.inputs, batches, scheme=how.scheme, recipe=how.recipe)
-    with tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent) as folder:
+    with working("calibrating and rounding"):
+        integers = round_off(network, task.inputs, batches, scheme=how.scheme, recipe=how.recipe)
+    place = tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent)
+    with place as folder, working("writing the file and comparing it"):
         made = export(integers, task.inputs, Path(folder) / output.name)
         before, after = judge(network, task), judge(as_module(made), task)
         for file in Path(folder).iterdir():
