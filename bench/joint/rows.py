@@ -52,7 +52,7 @@ def cifar10() -> Row | None:
 
     model = build()
     model.load_state_dict(load_file(DATA / "resnet20_cifar10.safetensors"))
-    return Row("resnet20 cifar10", model.eval(), splits(), "1%", "12m")
+    return Row("resnet20 cifar10", model.eval(), splits(), "1%", "10m")
 
 
 ROWS: dict[str, Callable[[], Row | None]] = {

@@ -13,7 +13,20 @@ from tersor.planning.allocate import relaxed_harm
 from tersor.planning.anatomy import Left, anatomy
 from tersor.planning.compose import compose
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
-from tersor.planning.space import CUT, DROP, RANK, Space, Unit, gap, levels_of, polish, walk, weights_by
+from tersor.planning.space import (
+    CUT,
+    DROP,
+    RANK,
+    Budget,
+    Space,
+    Unit,
+    gap,
+    levels_of,
+    polish,
+    settle,
+    walk,
+    weights_by,
+)
 
 
 class Block(nn.Module):
@@ -115,6 +128,17 @@ def test_with_costs_that_add_up_the_way_down_stays_on_the_front(tables, share):
     best = min(space.harm(d) for d in every_design(space) if price(d) <= target)
     assert best == pytest.approx(better.harm)
     assert point.harm * (1 - gap(space, price, point)) <= point.harm
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_two_budgets_are_kept_at_once_near_the_least_harm(space, share):
+    rows = lambda design: space.anatomy.bytes(space.left(space.effective(design)), "float")
+    budgets = [Budget(price, share * price(space.origin)) for price in (macs(space), rows)]
+    budgets[1] = Budget(rows, 0.8 * budgets[1].most)
+    point = settle(space, budgets)
+    assert all(budget.holds(point.design) for budget in budgets)
+    best = min(space.harm(d) for d in every_design(space) if all(budget.holds(d) for budget in budgets))
+    assert best <= point.harm <= 1.6 * best
 
 
 def test_weights_change_which_kind_goes_first(space):

@@ -1,5 +1,6 @@
 """Designs of a real network: harms, proposals, and what the ladder of fidelities makes of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from tersor.planning.space import CUT, DROP, RANK
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.harm import space_of, unit_scores
+from tersor.search.limits import Limits
 from tersor.search.prices import Prices
 from tersor.search.propose import Lessons, judge_of, propose
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
@@ -50,6 +52,7 @@ def run():
         seed=0,
         listen=lambda event: None,
         leaves_alone=lambda name: False,
+        limits=Limits(),
     )
     macs = anatomy(trace(network, task.inputs)).macs(Left())
     base = Candidate("original", Plan(), model=network, macs=int(macs), quality=SimpleNamespace(value=1.0))
@@ -136,6 +139,16 @@ def test_what_the_proposal_promises_is_what_the_stitched_model_weighs(run, known
     best = propose(run, known, lessons, ("float",), 0.6)[0]
     parameters = sum(p.numel() for p in best.stitched.model.parameters())
     assert 4 * parameters == pytest.approx(best.point.cost, rel=0.02)
+
+
+def test_a_limit_of_size_binds_beside_the_goal(run, known):
+    bare = known.space.anatomy.bytes(Left(), "float")
+    base = replace(run.base, artefact=SimpleNamespace(size_bytes=bare + 500))
+    request = SimpleNamespace(**{**vars(run.request), "limits": Limits(size=500 + 0.3 * bare)})
+    limited = SimpleNamespace(**{**vars(run), "base": base, "request": request})
+    lessons = Lessons(Prices("size"), whole=known.space)
+    best = propose(limited, known, lessons, ("float",), 0.9)[0]
+    assert sum(4 * p.numel() for p in best.stitched.model.parameters()) <= 0.3 * bare
 
 
 def test_a_goal_that_nothing_brings_closer_is_an_error(run):

@@ -29,7 +29,20 @@ class Residual(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+def separable():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16),
+        nn.ReLU(),
+        nn.Conv2d(16, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
 NETWORKS = {
+    "depthwise": (separable, torch.randn(2, 3, 8, 8), {"0": 8}),
     "convolutions": (Residual, torch.randn(2, 3, 8, 8), {"stem.0": 8, "a": 10}),
     "layers": (
         lambda: nn.Sequential(
@@ -44,7 +57,7 @@ NETWORKS = {
 @pytest.mark.parametrize("precision", ["float", "static", "dynamic"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_thinned_file_has_the_shapes_of_a_real_cut(name, precision, tmp_path):
-    if (name, precision) == ("convolutions", "dynamic"):
+    if name != "layers" and precision == "dynamic":
         pytest.skip("dynamic integers leave convolutions in floating point")
     torch.manual_seed(0)
     make, x, kept = NETWORKS[name]

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
+from tersor.planning.allocate import allocate, allocate_within, relaxed_harm
 from tersor.planning.anatomy import Anatomy, Layer, Left
 from tersor.planning.options import Menu, Option
 
@@ -11,7 +13,9 @@ from tersor.planning.options import Menu, Option
 CUT, RANK, DROP = "prune", "factorize", "drop"
 
 #: For each unit of a space the position of its level; 0 changes nothing.
-Design = tuple[int, ...]
+Design: TypeAlias = tuple[int, ...]
+#: What a design costs.
+Price: TypeAlias = Callable[[Design], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +123,16 @@ class Space:
         """Return the positions of the layers whose work depends on a unit."""
         return tuple(index for index, layer in enumerate(self.anatomy.layers) if _changes(unit, layer))
 
-    def menus(self, design: Design, price: Callable[[Design], float]) -> tuple[Menu, ...]:
-        """Return the menu of each unit around `design`: what changing that one unit adds to the cost of the whole."""
+    def menus(self, design: Design, *prices: Price) -> tuple[Menu, ...]:
+        """Return the menu of each unit around `design`: what changing that one unit adds to the prices of the whole."""
         design = self.effective(design)
-        now, found = price(design), []
+        now, found = [price(design) for price in prices], []
         for index, unit in enumerate(self.units):
-            costs = [
-                price((*design[:index], place, *design[index + 1 :])) for place in range(len(unit.levels))
-            ]
-            options = (
-                Option(place, (cost - now,), harm)
-                for place, (cost, harm) in enumerate(zip(costs, unit.harms, strict=True))
-            )
+            options = []
+            for place, harm in enumerate(unit.harms):
+                made = (*design[:index], place, *design[index + 1 :])
+                added = tuple(price(made) - cost for price, cost in zip(prices, now, strict=True))
+                options.append(Option(place, added, harm))
             found.append(Menu(f"{unit.kind} {unit.name}", tuple(options)))
         return tuple(found)
 
@@ -175,9 +177,7 @@ class Point:
     harm: float
 
 
-def walk(
-    space: Space, price: Callable[[Design], float], target: float, *, start: Design | None = None
-) -> Point:
+def walk(space: Space, price: Price, target: float, *, start: Design | None = None) -> Point:
     r"""Return a design within `target`, by steps of least harm added for cost saved.
 
     Greedy over all lower levels of all units, $\min \Delta h / \Delta c$, with the true cost of the whole at each
@@ -200,9 +200,7 @@ def walk(
     return Point(design, cost, harm)
 
 
-def _best_step(
-    space: Space, price: Callable[[Design], float], design: Design, cost: float, harm: float
-) -> Point | None:
+def _best_step(space: Space, price: Price, design: Design, cost: float, harm: float) -> Point | None:
     best: Point | None = None
     best_rate = float("inf")
     for index, unit in enumerate(space.units):
@@ -218,16 +216,12 @@ def _best_step(
     return best
 
 
-def polish(
-    space: Space, price: Callable[[Design], float], point: Point, target: float, *, rounds: int = 4
-) -> Point:
+def polish(space: Space, price: Price, point: Point, target: float, *, rounds: int = 4) -> Point:
     """Return a design within `target` that does no more harm than `point`, by exact knapsacks around it.
 
     Each takes the menus around the best design so far, solves them by `allocate`, and is kept only if its true cost
     holds and its harm is less.
     """
-    from tersor.planning.allocate import allocate
-
     best = point
     for _ in range(rounds):
         menus = space.menus(best.design, price)
@@ -242,15 +236,46 @@ def polish(
     return best
 
 
-def gap(space: Space, price: Callable[[Design], float], point: Point) -> float:
+def gap(space: Space, price: Price, point: Point) -> float:
     """Return how much more harm `point` does than any design could at its cost, relative, with the costs around it.
 
     A bound for the knapsack as it looks from `point`; costs further away may differ.
     """
-    from tersor.planning.allocate import relaxed_harm
-
     bound = relaxed_harm(space.menus(point.design, price), 0.0)
     return max(0.0, point.harm - bound) / point.harm if point.harm > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A price and the most that it may come to."""
+
+    price: Price
+    most: float
+
+    def holds(self, design: Design) -> bool:
+        """Whether a design is within the budget."""
+        return self.price(design) <= self.most
+
+
+def settle(space: Space, budgets: Sequence[Budget]) -> Point:
+    """Return a design of little harm within all budgets, as far as they can be met; its cost is that of the first.
+
+    One budget after the other is walked down to. Exact knapsacks around the design then spare harm: by dynamic
+    programming for one budget, by branch and bound for several.
+    """
+    first, design = budgets[0], space.origin
+    for budget in budgets:
+        design = walk(space, budget.price, budget.most, start=design).design
+    point = Point(design, first.price(design), space.harm(design))
+    if len(budgets) == 1:
+        return polish(space, first.price, point, first.most)
+    if not all(budget.holds(design) for budget in budgets):
+        return point
+    menus = space.menus(design, *(budget.price for budget in budgets))
+    found = allocate_within(menus, [budget.most - budget.price(design) for budget in budgets])
+    made = space.effective(tuple(int(found.levels[menu.unit]) for menu in menus))
+    spares = space.harm(made) < point.harm and all(budget.holds(made) for budget in budgets)
+    return Point(made, first.price(made), space.harm(made)) if spares else point
 
 
 def weights_by(kinds: Mapping[str, float]) -> Callable[[Unit], float]:

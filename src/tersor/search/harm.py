@@ -187,16 +187,22 @@ def _passes(
     """Run each sample; give the loss, and the input and output of each block."""
     generator = torch.Generator().manual_seed(0)
     with _watching(model, blocks) as seen:
-        for batch in batches:
-            for index in range(batch_size(batch.inputs)):
-                seen.clear()
-                inputs = map_tensors(lambda tensor, i=index: tensor[i : i + 1], batch.inputs)
-                output = main_output(call(model, on_device_of(model, inputs)))
-                target = None if batch.target is None else batch.target[index : index + 1].to(output.device)
-                if task.loss is None or target is None:
-                    yield probe(output, generator), dict(seen)
-                else:
-                    yield task.loss(output, target), dict(seen)
+        for sample in _samples(batches):
+            seen.clear()
+            output = main_output(call(model, on_device_of(model, sample.inputs)))
+            if task.loss is None or sample.target is None:
+                yield probe(output, generator), dict(seen)
+            else:
+                yield task.loss(output, sample.target.to(output.device)), dict(seen)
+
+
+def _samples(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """Give the samples of some batches one by one."""
+    for batch in batches:
+        for index in range(batch_size(batch.inputs)):
+            inputs = map_tensors(lambda tensor, i=index: tensor[i : i + 1], batch.inputs)
+            target = None if batch.target is None else batch.target[index : index + 1]
+            yield Batch(inputs, target, batch.ids[index : index + 1])
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
+from math import inf
 
 from torch import nn
 
@@ -12,8 +13,9 @@ from tersor.distillation.rules import loss_for
 from tersor.errors import PlanError, TersorError
 from tersor.loading.evaluate import evaluate
 from tersor.loading.task import Batch
+from tersor.planning.anatomy import Left
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
-from tersor.planning.space import Design, Point, Space, Unit, gap, polish, walk, weights_by
+from tersor.planning.space import Budget, Design, Point, Space, Unit, gap, settle, walk, weights_by
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.teacher import distance, imitation, live
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
@@ -142,11 +144,24 @@ class _Desk:
         by_kind = weights_by(self.lessons.weights)
         weighed = self.known.space.weighed(lambda unit: by_kind(unit) * weight(unit))
         space = replace(weighed, units=tuple(_limited(unit, unit.kind in kinds) for unit in weighed.units))
-        price = self.lessons.prices.on(space, self.precision)
-        target = self.lessons.target(self.precision, self.share)
-        point = polish(space, price, walk(space, price, target), target)
+        budgets = self.budgets(space)
+        point, price = settle(space, budgets), budgets[0].price
         point = replace(point, design=space.effective(point.design))
         return Proposal(kinds, self.precision, point, gap=gap(space, price, point))
+
+    def budgets(self, space: Space) -> list[Budget]:
+        """Return the share at the goal as a budget, and the limits that were asked for and can be predicted."""
+        prices, limits = self.lessons.prices, self.run.request.limits
+        found = [Budget(prices.on(space, self.precision), self.lessons.target(self.precision, self.share))]
+        if limits.latency < inf and prices.timed and prices.model is not None:
+            found[0] = replace(found[0], most=min(found[0].most, limits.latency / prices.model.margin))
+        if limits.size < inf:
+            assert self.lessons.whole is not None
+            assert self.run.base.artefact is not None
+            bare = self.lessons.whole.anatomy.bytes(Left(), "float")
+            beside = self.run.base.artefact.size_bytes - bare
+            found.append(Budget(Prices("size").on(space, self.precision), limits.size - beside))
+        return found
 
     def tried(self, proposal: Proposal) -> Proposal:
         """Return the proposal with its stitched model and how far that is from the original."""

@@ -43,6 +43,9 @@ def thinned(artefact: Artefact, graph: Graph, kept: Mapping[str, int], path: Pat
     sources = _sources(held, _keeps(graph, kept))
     changed = {name: _sliced(held[name], keeps) for name, keeps in sources.items()}
     for node, before, after in _followers(model.graph.node, held, sources):
+        for attribute in node.attribute:
+            if attribute.name == "group" and attribute.i == before:
+                attribute.i = after
         for index, name in enumerate(node.input):
             if name in held and name not in sources and held[name].shape == (before,):
                 node.input[index] = fresh = f"{name}_of_{node.output[0]}"
