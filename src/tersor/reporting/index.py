@@ -12,6 +12,7 @@ from tersor.reporting.clean import clean
 from tersor.reporting.folder import read_record
 from tersor.reporting.record import Record
 from tersor.reporting.report import date, fill
+from tersor.reporting.tables import recipe
 
 _MARK = '<meta name="generator" content="tersor">'
 
@@ -35,14 +36,15 @@ def _moment(record: Record) -> datetime:
 
 
 def _line(folder: str, record: Record) -> dict[str, str]:
+    """Return what the page tells of a run; its folder tells runs of one model apart."""
     shipped = record.shipped
     known = shipped.certified or shipped.quality
     return {
         "link": f"./{quote(folder.encode('utf-8', 'surrogateescape'))}/report.html",
         "title": record.title,
-        "model": record.aim.model,
+        "model": folder if record.title == record.aim.model else f"{folder}: {record.aim.model}",
         "standing": record.verdict.standing.value,
-        "recipe": "; ".join(shipped.recipe) or "unchanged",
+        "recipe": recipe(shipped),
         "quality": f"{record.aim.metric} {words.quality(known.value if known else None)}",
         "speedup": words.interval(shipped.speedup, words.factor),
         "size": words.size(shipped.size_bytes),

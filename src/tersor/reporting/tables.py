@@ -96,7 +96,7 @@ def trials(record: Record) -> Table:
     rows = tuple(
         (
             str(number),
-            f"{row.name}\n{_recipe(row)}",
+            f"{row.name}\n{recipe(row)}",
             _limit(record, row),
             words.interval(row.quality),
             words.interval(row.certified),
@@ -144,8 +144,8 @@ def _marked(record: Record) -> int:
     return 0 if record.chosen is None else record.chosen + 1
 
 
-def _recipe(row: Row) -> str:
-    """The last steps of a long recipe; that of what is shipped stands in full in the report and the card."""
+def recipe(row: Row) -> str:
+    """Return the last steps of a long recipe; that of what is shipped stands in full in the report and the card."""
     if not row.recipe:
         return "unchanged" if row.size_bytes is not None or not row.dropped_because else "not built"
     if len(row.recipe) <= _STEPS:
@@ -208,7 +208,7 @@ def _told(table: Table) -> Table:
 def dropped(record: Record) -> Table:
     """Return the candidates that search left, with the reasons to try and to leave."""
     rows = tuple(
-        (f"{row.name}\n{_recipe(row)}", row.tried_because or words.MISSING, row.dropped_because)
+        (f"{row.name}\n{recipe(row)}", row.tried_because or words.MISSING, row.dropped_because)
         for row in record.candidates
         if row.dropped_because
     )
