@@ -34,6 +34,7 @@ class Display:
         )
         self.tasks: dict[str, TaskID] = {}
         self.last_s = 0.0
+        self.began: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> "Display":
         if self.live:
@@ -66,15 +67,34 @@ class Display:
             sys.stderr.flush()
 
     def _count(self, event: Event) -> None:
-        if not self.live:
-            finished = event.done == event.total
-            if finished or time.monotonic() - self.last_s > 5.0:
-                self.last_s = time.monotonic()
-                self._line(Event(event.phase, f"{event.text}: {event.done}/{event.total}"))
-            return
         key = f"{event.phase}:{event.text}"
+        if not self.live:
+            now_s, finished = time.monotonic(), event.done == event.total
+            began_s, first = self.began.setdefault(key, (now_s, event.done))
+            if finished or now_s - self.last_s > 5.0:
+                self.last_s = now_s
+                left = remaining(now_s - began_s, event.done - first, event.total - event.done)
+                self._line(Event(event.phase, f"{event.text}: {event.done}/{event.total}{left}"))
+            if finished:
+                del self.began[key]
+            return
         if key not in self.tasks:
             self.tasks[key] = self.bar.add_task(escape(f"{event.phase:<10} {event.text}"), total=event.total)
         self.bar.update(self.tasks[key], completed=event.done)
         if event.done >= event.total:
             self.bar.remove_task(self.tasks.pop(key))
+
+
+def remaining(elapsed_s: float, done: int, left: int) -> str:
+    """Return the time that is left, in words to append; empty where nothing can be said.
+
+    Example:
+        >>> remaining(10.0, 100, 600), remaining(60.0, 1, 90), remaining(1.0, 0, 5)
+        (', 1 min left', ', 1.5 h left', '')
+    """
+    if done == 0 or left == 0:
+        return ""
+    seconds = elapsed_s / done * left
+    if seconds < 60:
+        return f", {seconds:.0f} s left"
+    return f", {seconds / 60:.0f} min left" if seconds < 3600 else f", {seconds / 3600:.1f} h left"
