@@ -144,9 +144,9 @@ def main() -> None:
     """Run the seeds asked for, and write the table of all seeds run so far with these settings."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, default=500)
-    parser.add_argument("--epochs", type=float, default=24)
-    parser.add_argument("--tested", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--epochs", type=float, default=15)
+    parser.add_argument("--tested", type=int, default=4000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     file = RESULTS / "distillation.json"
