@@ -74,6 +74,9 @@ class SearchFlags:
     examples: int = 0
     "Samples whose answer changed to show in the report; they are your data, so none unless asked for."
 
+    dry_run: Annotated[bool, Parameter(negative=())] = False
+    "Say what would be tried, what can be certified and how long it would take; write nothing."
+
     ledger: Path | None = None
     "File that counts the attempts on this certification data; the one in the output folder when left out."
 

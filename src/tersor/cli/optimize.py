@@ -27,7 +27,6 @@ def optimize(
     output: Annotated[Path, Parameter(alias="-o")] = Path("out"),
     search: SearchFlags = _NO_FLAGS,
     loading: ModelFlags = _NO_MODEL,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Find the fastest or smallest version of MODEL that holds the accuracy you refuse to lose.
@@ -43,7 +42,6 @@ def optimize(
         output: folder to write from the start; replaced only if tersor wrote it.
         search: what to look for.
         loading: how to open the model.
-        dry_run: say what would be tried, what can be certified and how long it would take; write nothing.
         json: print the report as JSON on standard output.
     """
     begun_s = time.monotonic()
@@ -66,7 +64,7 @@ def optimize(
             arguments=origin.arguments,
             allow_code_execution=loading.allow_code_execution,
         )
-        if dry_run:
+        if search.dry_run:
             return _say_plan(network, data, max_drop, search, options)
         command = shlex.join(["tersor", *sys.argv[1:]])
         options |= {"output": output, "origin": origin, "command": command, "config": used_words()}

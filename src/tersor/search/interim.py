@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tersor.errors import FolderError
 from tersor.reporting.folder import place_folder
 from tersor.reporting.runner import run_script
 from tersor.search.candidate import Candidate
@@ -35,7 +36,11 @@ class Interim:
     shown: str = field(default="")
 
     def show(self, run: Run, made: Sequence[Candidate]) -> None:
-        """Put the best of `made` so far, or the original, into the folder, unless it is there already."""
+        """Put the best of `made` so far, or the original, into the folder, unless it is there already.
+
+        Raises:
+            FolderError: if the folder cannot be written at the first time; later faults are only said.
+        """
         best = best_so_far(run, made)
         if self.output is None or best.name == self.shown or best.artefact is None:
             return
@@ -44,7 +49,12 @@ class Interim:
             "run.py": run_script("model.onnx", best.artefact.options),
             "plan.json": best.plan.to_json() + "\n",
         }
-        place_folder(self.output, texts, {"model.onnx": best.artefact.path}, kept=(SEARCH,))
+        try:
+            place_folder(self.output, texts, {"model.onnx": best.artefact.path}, kept=(SEARCH,))
+        except FolderError as error:
+            if not self.shown:
+                raise
+            run.say("result", f"the best so far could not be shown: {error}")
         self.shown = best.name
 
 
