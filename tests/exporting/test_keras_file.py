@@ -14,7 +14,7 @@ keras = pytest.importorskip("keras")
 if keras.backend.backend() != "torch":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 
-from tersor.exporting.keras_file import export_keras  # noqa: E402 - after the backend is chosen
+from tersor.exporting.keras_file import back_to_keras, export_keras  # noqa: E402 - after the backend is chosen
 from tersor.loading.keras.opening import from_keras, read_keras  # noqa: E402 - likewise
 from tersor.search.verbs import factorize, prune  # noqa: E402 - likewise
 
@@ -103,3 +103,12 @@ def test_a_file_that_would_answer_differently_is_not_written(tmp_path, monkeypat
     with pytest.raises(ExportError, match="answers differently from the module"):
         export_keras(from_keras(image()), tmp_path / "a.keras")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_gets_a_keras_file_only_where_one_is_possible(tmp_path):
+    made = back_to_keras(from_keras(image()), tmp_path)
+    assert made == {"model.keras": tmp_path / "model.keras"}
+    assert made["model.keras"].is_file()
+    recurrent = keras.Sequential([layers.Input((5, 3)), layers.LSTM(4), layers.Dense(2)])
+    for other in (None, nn.Linear(1, 1), from_keras(recurrent)):
+        assert back_to_keras(other, tmp_path) == {}

@@ -61,6 +61,19 @@ def export_keras(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
+def back_to_keras(model: nn.Module | None, folder: Path) -> dict[str, Path]:
+    """Return `model.keras`, written into `folder`, for a network that came from Keras and fits into it; else nothing.
+
+    Integers and factorized layers do not fit, so a network with them has its other files only.
+    """
+    if not isinstance(model, fx.GraphModule) or ORIGIN not in model.meta:
+        return {}
+    try:
+        return {"model.keras": export_keras(model, folder / "model.keras")}
+    except ExportError:
+        return {}
+
+
 class _Replay:
     """Calls the layers of the original again, in their new sizes."""
 

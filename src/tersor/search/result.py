@@ -14,6 +14,7 @@ from tersor.certification.certificate import Certificate
 from tersor.certification.certify import Certification
 from tersor.certification.store import LEDGER, OUTCOMES, save_certification
 from tersor.exporting.artefact import Artefact
+from tersor.exporting.keras_file import back_to_keras
 from tersor.measurement.result import Comparison
 from tersor.reporting.folder import write_folder
 from tersor.reporting.record import Record
@@ -158,7 +159,7 @@ class Result:
         if self.best is not None and self.certification is not None:
             certificate = self._certified(staging, self._position)
             files[OUTCOMES] = staging / OUTCOMES
-        files |= self._further_targets(staging)
+        files |= self._further_targets(staging) | back_to_keras(self.answer.model, staging)
         if self.log is not None:
             files[LOG] = self.log
         if self.certification is not None:
