@@ -8,9 +8,10 @@ pytest.importorskip("transformers")
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from tersor.graph.trace import trace
-from tersor.planning.plan import Cut, Plan
+from tersor.planning.plan import Cut, Drop, Plan
 from tersor.surgery.apply import apply, close
 from tersor.surgery.settings import follow_sizes
+from tersor.surgery.store import load, save
 from tersor.surgery.verify import verify
 
 WORDS = {"input_ids": torch.randint(0, 50, (2, 7), generator=torch.Generator().manual_seed(0))}
@@ -79,3 +80,21 @@ def test_grouped_queries_are_cut_exactly_with_every_attention(attention, tied):
     smaller = apply(model, plan, graph).model
     assert (smaller.lm_head.weight is smaller.model.embed_tokens.weight) == tied
     assert sum(p.numel() for p in smaller.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
+
+
+def test_one_branch_of_a_block_can_be_dropped_and_stored(tmp_path):
+    model = llama()
+    graph = trace(model, WORDS)
+    assert set(graph.branches) == {
+        f"model.layers.{i}.{part}" for i in (0, 1) for part in ("self_attn", "mlp")
+    }
+    plan = Plan((Drop("model.layers.0.self_attn"), Drop("model.layers.1.mlp")))
+    assert verify(model, plan, graph, WORDS).ok
+    smaller = apply(model, plan, graph).model
+    save(smaller, plan, graph, tmp_path)
+    back = load(llama, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(back(**WORDS).logits, smaller(**WORDS).logits)
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+        assert torch.allclose(model(**WORDS).logits, smaller(**WORDS).logits, atol=1e-6)

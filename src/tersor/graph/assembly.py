@@ -42,7 +42,8 @@ def assemble(
     return Graph(
         groups=groups,
         operations=operations,
-        blocks=_blocks(recorder, modules),
+        blocks=(blocks := _blocks(recorder, modules)),
+        branches=_branches(recorder, modules, blocks),
         opaque=dict(labels.opaque),
         unused=tuple(n for n, _ in model.named_parameters() if id(tensors[n]) not in recorder.touched),
         extents=extents,
@@ -84,6 +85,16 @@ def _blocks(recorder: Recorder, modules: dict[str, nn.Module]) -> dict[str, int]
         name: recorder.streams.widths[name]
         for name in modules
         if name in adds and name not in chains and name
+    }
+
+
+def _branches(recorder: Recorder, modules: dict[str, nn.Module], blocks: dict[str, int]) -> dict[str, int]:
+    """Return the modules that are added to a stream, where more hangs on them than one matrix."""
+    found = recorder.streams.branches - set(blocks) - {""}
+    return {
+        name: recorder.streams.widths[name]
+        for name in modules
+        if name in found and sum(p.dim() > 1 for p in modules[name].parameters()) > 1
     }
 
 

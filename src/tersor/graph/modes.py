@@ -171,6 +171,8 @@ class Streams:
         self.reach: dict[int, dict[int, bool]] = {}
         self.inputs: dict[str, list[Tensor]] = {}
         self.blocks: dict[str, bool] = {}
+        self.branches: set[str] = set()
+        self.givers: dict[int, str] = {}
         self.widths: dict[str, int] = {}
 
     def enter(self, name: str, given: Any) -> None:
@@ -188,6 +190,7 @@ class Streams:
         adds = False
         if source is not None and made is not None and source.shape == made.shape:
             adds = self.reach.get(id(made), {}).get(id(source), False)
+            self.givers[id(made)] = name
         self.blocks[name] = adds and self.blocks.get(name, True)
         self.widths[name] = len(out) if isinstance(out, tuple) else 0
 
@@ -196,6 +199,7 @@ class Streams:
         adds = call.name in ("add", "add_")
         if not adds and call.name not in PASSES:
             return
+        self._branch(call, adds)
         reach: dict[int, bool] = {}
         for tensor in call.tensors[: 2 if adds else 1]:
             for source, added in self.reach.get(id(tensor), {}).items():
@@ -203,6 +207,18 @@ class Streams:
         if reach:
             for out in call.outputs[:1]:
                 self.reach[id(out)] = reach | self.reach.get(id(out), {})
+
+    def _branch(self, call: Any, adds: bool) -> None:
+        """Note the modules whose output is added to a stream; what only passes on has the same giver."""
+        tensors = call.tensors[:2]
+        if not adds:
+            giver = self.givers.get(id(tensors[0])) if tensors else None
+            for out in call.outputs[:1] if giver else ():
+                self.givers[id(out)] = giver or ""
+            return
+        for given, stream in (tensors, tensors[::-1]) if len(tensors) == 2 else ():
+            if id(given) in self.givers and id(stream) in self.reach and given.shape == stream.shape:
+                self.branches.add(self.givers[id(given)])
 
 
 def _floats(value: Any) -> Iterator[Tensor]:

@@ -34,7 +34,7 @@ def masked_outputs(
         inputs: what to call it with.
         graph: its trace.
         kept: kept units by group name.
-        dropped: names of blocks that give back their input.
+        dropped: names of blocks that give back their input, and of branches that give zeros.
         seed: seed of torch's generator during the pass, for models that draw noise.
     """
     original = replica(model, share=False)
@@ -43,17 +43,18 @@ def masked_outputs(
         for name, tensor in named_tensors(original).items():
             oracle.name(name, tensor)
         for name in dropped:
-            _pass_over(original.get_submodule(name))
+            _pass_over(original.get_submodule(name), nothing=name in graph.branches)
         torch.manual_seed(seed)
         with plain_attention(), oracle:
             return outputs_of(call(original, inputs))
 
 
-def _pass_over(module: nn.Module) -> None:
-    """Make a module give its first argument back, in the form of its own output."""
+def _pass_over(module: nn.Module, *, nothing: bool) -> None:
+    """Make a module give its first argument back, or zeros, in the form of its own output."""
 
     def hook(_: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> Any:
         given = args[0] if args else next(iter(kwargs.values()))
+        given = torch.zeros_like(given) if nothing else given
         return type(out)((given, *out[1:])) if isinstance(out, tuple) else given
 
     module.register_forward_hook(hook, with_kwargs=True)

@@ -95,6 +95,8 @@ class Graph:
         operations: ATen operations in the order in which they ran.
         blocks: modules that add to their input, and so can be dropped: by name the number of values that each
             returns in a tuple, 0 for a single tensor.
+        branches: modules whose output is added to a stream, and so can be dropped on their own: an attention, or the
+            feed-forward part of a block; with the number of values as for blocks.
         opaque: operations without a rule, and how often each ran; what they touch is frozen.
         unused: parameters that the forward pass did not touch.
         extents: the axes of every parameter and buffer, in units.
@@ -108,6 +110,7 @@ class Graph:
     groups: tuple[Group, ...]
     operations: tuple[Operation, ...]
     blocks: Mapping[str, int]
+    branches: Mapping[str, int]
     opaque: Mapping[str, int]
     unused: tuple[str, ...]
     extents: Mapping[tuple[str, int], Extent] = field(repr=False)

@@ -74,7 +74,7 @@ def apply(model: nn.Module, plan: Plan, graph: Graph) -> Applied:
             case Factorize(layer, rank):
                 factorize(made, layer, rank)
             case Drop(block):
-                drop(made, block, graph.blocks)
+                drop(made, block, graph.blocks, graph.branches)
             case Mask(parameter, pattern):
                 hold(made, parameter, pattern)
             case _:

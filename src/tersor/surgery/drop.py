@@ -1,8 +1,10 @@
-"""Drop a residual block: only its skip connection stays."""
+"""Drop a residual block, of which only the skip connection stays, or one branch of it."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tersor.errors import PlanError
@@ -29,16 +31,33 @@ class Skip(nn.Module):
         return f"width={self.width}" if self.width else ""
 
 
-def drop(model: nn.Module, block: str, blocks: Mapping[str, int]) -> None:
-    """Replace a block of `model` in place by its skip connection.
+class Nothing(Skip):
+    """Give zeros in the shape of the first argument, alone or in a tuple, as the branch that stood here might."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return zeros."""
+        given = super().forward(*args, **kwargs)
+        return (torch.zeros_like(given[0]), *given[1:]) if self.width else torch.zeros_like(given)
+
+
+def drop(
+    model: nn.Module,
+    block: str,
+    blocks: Mapping[str, int],
+    branches: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Replace a block of `model` in place by its skip connection, or a branch by nothing.
 
     Raises:
-        PlanError: if the block does not add to its input.
+        PlanError: if the block does not add to its input, and is not added to a stream.
     """
-    if block not in blocks:
-        known = ", ".join(list(blocks)[:8]) or "none"
-        raise PlanError(f"{block!r} is not a block that adds to its input. This model has: {known}.")
-    old, skip = model.get_submodule(block), Skip(blocks[block])
+    if block not in blocks and block not in branches:
+        known = ", ".join([*blocks, *branches][:8]) or "none"
+        raise PlanError(
+            f"{block!r} is not a block that adds to its input, nor a branch of one. This model has: {known}."
+        )
+    old = model.get_submodule(block)
+    skip = Skip(blocks[block]) if block in blocks else Nothing(branches[block])
     for key, value in old.__dict__.items():
         if (
             not key.startswith("_")

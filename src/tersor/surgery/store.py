@@ -43,7 +43,8 @@ def save(model: nn.Module, plan: Plan, graph: Graph, folder: str | Path) -> Path
         "attributes": [
             [k.module, list(k.path), v] for k, v in values.items() if not _under(k.module, dropped)
         ],
-        "blocks": {edit.block: graph.blocks[edit.block] for edit in plan.of(Drop)},
+        "blocks": {block: graph.blocks[block] for block in dropped if block in graph.blocks},
+        "branches": {block: graph.branches[block] for block in dropped if block in graph.branches},
     }
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def load(factory: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
             case Factorize(layer, _):
                 factorize(model, layer, _rank(tensors, layer))
             case Drop(block):
-                drop(model, block, document["blocks"])
+                drop(model, block, document["blocks"], document.get("branches", {}))
             case _:
                 pass
     made = _with_tensors(model, tensors)
