@@ -41,7 +41,7 @@ class Ending:
 
     launch_s: float = 0.0
     sealed_s: float = 0.0
-    report_s: float = 3.0
+    report_s: float = 6.0
 
     def measuring_s(self, pace: Pace, files: int) -> float:
         """Return the seconds in which `files` are ranked.

@@ -1,0 +1,36 @@
+"""How carefully a search ends in the time that is left."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tersor.search.clock import Clock
+from tersor.search.ending import PACES, Ending
+
+SECONDS = st.floats(0.0, 5.0)
+
+
+@given(SECONDS, SECONDS, st.floats(0.0, 1e4), st.integers(0, 40))
+def test_an_end_fits_the_time_unless_the_quickest_does_not(launch_s, sealed_s, left_s, files):
+    ending = Ending(launch_s, sealed_s)
+    pace = ending.pace(left_s, files)
+    assert ending.total_s(pace, files) <= left_s or pace is PACES[-1]
+    more = ending.pace(2 * left_s, files)
+    assert PACES.index(more) <= PACES.index(pace)
+
+
+@given(SECONDS, SECONDS, st.integers(0, 40), st.floats(1.0, 1e4))
+def test_the_reserve_is_what_the_end_takes_and_grows_with_the_files(launch_s, sealed_s, files, budget_s):
+    ending = Ending(launch_s, sealed_s)
+    reserve_s = ending.reserve_s(budget_s, files)
+    assert reserve_s in [ending.total_s(pace, files) for pace in PACES]
+    assert reserve_s <= 0.3 * budget_s or reserve_s == ending.total_s(PACES[-1], files)
+    assert ending.total_s(PACES[-1], files + 1) > ending.total_s(PACES[-1], files)
+
+
+def test_candidates_get_what_the_end_does_not_need():
+    clock = Clock(100.0)
+    clock.reserve_s = 40.0
+    assert 59.0 < clock.left_s <= 60.0
+    assert Clock().left_s == float("inf")
+    begun_before = Clock(100.0, clock.start_s - 30.0, reserve_s=40.0)
+    assert 29.0 < begun_before.left_s <= 30.0
