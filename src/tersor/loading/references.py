@@ -19,6 +19,8 @@ from typing import Any
 
 from tersor.errors import TersorError
 
+#: Characters of another library's message that are shown.
+_LONGEST = 400
 _FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][\w.]*)")
 _MODULE = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)")
 
@@ -126,11 +128,17 @@ def _explained(reference: str, error: type[TersorError]) -> Iterator[None]:
 
 
 def first_line(cause: BaseException) -> str:
-    r"""Return the class and the first line of an exception's message.
+    r"""Return the class and the first line of an exception's message, cut to `_LONGEST` and without control codes.
+
+    A message may quote what a file holds, and a file may hold anything.
 
     Example:
         >>> first_line(ValueError("two words\nand more"))
         'ValueError: two words'
+        >>> first_line(ValueError("\x1b[31mred"))
+        'ValueError: ?[31mred'
     """
     lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0].strip()}" if lines else type(cause).__name__
+    shown = "".join(c if c.isprintable() else "?" for c in lines[0].strip()) if lines else ""
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+    return f"{type(cause).__name__}: {shown}" if shown else type(cause).__name__
