@@ -60,6 +60,22 @@ def test_export_writes_a_file_that_compares_and_evaluates_as_its_model(exported,
     assert by_file["samples"] == by_model["samples"]
 
 
+def test_a_graph_of_openvino_computes_as_the_model(place, capsys):
+    pytest.importorskip("openvino")
+    answer(capsys, "export", "net.py:build", "--to", "openvino", "--input", "2x1x6x6", "-o", "ir.xml")
+    assert (place / "ir.bin").exists()
+    assert not (place / "ir.onnx").exists()
+    by_file = answer(capsys, "eval", "ir.xml", "--data", "npz:d.npz")
+    assert by_file["value"] == pytest.approx(
+        answer(capsys, "eval", "net.py:build", "--data", "npz:d.npz")["value"]
+    )
+
+
+def test_an_ending_that_the_runtime_does_not_open_is_a_usage_error(place, capsys):
+    assert run(["export", "net.py:build", "--input", "2x1x6x6", "-o", "m.xml"]) == 2
+    assert "ends in .onnx" in capsys.readouterr().err
+
+
 def test_export_refuses_to_replace_a_file(exported, capsys):
     assert run(["export", "net.py:build", "--input", "2x1x6x6", "-o", exported]) == 1
     assert "exists" in capsys.readouterr().err

@@ -120,9 +120,10 @@ ELSEWHERE = {
     "a shape with a zero": (("export", "net.py:build", "--input", "0x16"), "positive"),
     "an input that does not fit": (("export", "net.py:build", "--input", "2x99"), "shapes"),
     "an output that is taken": (
-        ("export", "net.py:build", "--input", "2x16", "-o", "notes/diary.txt"), "exists",
+        ("export", "net.py:build", "--input", "2x16", "-o", "broken.onnx"), "exists",
     ),
-    "exporting a file": (("export", "broken.onnx", "--input", "2x16"), "already"),
+    "exporting a graph of OpenVINO": (("export", "m.xml", "--input", "2x16"), "already"),
+    "exporting a damaged file": (("export", "broken.onnx", "--input", "2x16"), "broken.onnx"),
     "pruning by per cents": (
         ("prune", "net.py:build", "--ratio", "50", "--input", "2x16"), "pass 0.5",
     ),

@@ -1,20 +1,32 @@
 """`tersor export`: a model as a file of a runtime, compared with the model before it counts."""
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tersor.cli.answer import Json, refuse_taken, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
 from tersor.cli.flags import ModelFlags
-from tersor.errors import ArgumentError
+from tersor.errors import ArgumentError, ExportError
+
+if TYPE_CHECKING:
+    from tersor.exporting.artefact import Artefact
+    from tersor.loading.inputs import Inputs
 
 _NO_MODEL = ModelFlags()
-#: Runtime -> suffix of its file, where it is not `.onnx`.
-_SUFFIXES = {"torch": ".pt2", "torch-compile": ".pt2", "aotinductor": ".pt2"}
+#: Runtime -> endings of its file, the usual one first.
+_ENDINGS = {
+    "onnxruntime": (".onnx",),
+    "openvino": (".xml", ".onnx"),
+    "torch": (".pt2",),
+    "torch-compile": (".pt2",),
+    "aotinductor": (".pt2",),
+}
+#: Largest difference of a converted graph from the file it was made from, over the largest output.
+_CLOSE = 1e-3
 
 
 def export(
@@ -33,7 +45,7 @@ def export(
     Args:
         model: as for `tersor optimize`.
         to: a runtime, such as onnxruntime (or onnx), openvino or torch; `tersor doctor` lists those at hand.
-        output: the file to write; `model` with the usual ending of the runtime when left out.
+        output: the file to write, such as model.onnx, model.xml (OpenVINO) or model.pt2 (torch).
         example: what the model is run on.
         loading: how to open the model.
         json: print JSON.
@@ -47,15 +59,15 @@ def export(
 
     runtime = {"onnx": "onnxruntime"}.get(to, to)
     one_of("to", runtime, RUNTIMES)
-    path = output or Path("model" + _SUFFIXES.get(runtime, ".onnx"))
-    refuse_taken(path)
-    if is_file(model):
+    path = _path(output, runtime)
+    if is_file(model) and not model.endswith(".onnx"):
         raise ArgumentError(f"{model} is a file of a runtime already. Give the model that it was made from.")
     network = load(model, loading).eval()
     _, inputs = built_or_random(network, example)
     with tempfile.TemporaryDirectory(prefix=".tersor-", dir=path.absolute().parent) as folder:
         with working("writing the file and comparing it with the model"):
-            made = write(network, inputs, Path(folder) / path.name, runtime)
+            made = write(network, inputs, (Path(folder) / path.name).with_suffix(_written(path)), runtime)
+            made = _as_graph(made, inputs, path.name) if path.suffix == ".xml" else made
         for file in Path(folder).iterdir():
             file.rename(path.absolute().with_name(file.name))
     values = asdict(made) | {"path": str(path)}
@@ -66,3 +78,53 @@ def export(
     ]
     show(values, lines, json=json)
     return 0
+
+
+def _path(output: Path | None, runtime: str) -> Path:
+    """Return where to write, after checking that it is free and has an ending that the runtime opens."""
+    endings = _ENDINGS.get(runtime, (".onnx",))
+    path = output or Path("model" + endings[0])
+    if path.suffix not in endings:
+        raise ArgumentError(f"A file for {runtime} ends in {' or '.join(endings)}, got {path.name!r}.")
+    refuse_taken(path)
+    return path
+
+
+def _written(path: Path) -> str:
+    """Return the ending of what is written first: graphs of OpenVINO are made from an ONNX file."""
+    return ".onnx" if path.suffix == ".xml" else path.suffix
+
+
+def _as_graph(made: "Artefact", inputs: "Inputs", name: str) -> "Artefact":
+    """Write an ONNX file as a graph of OpenVINO, `.xml` with its weights in `.bin`, and compare the two.
+
+    Raises:
+        ExportError: if they disagree.
+    """
+    import numpy as np
+
+    from tersor._extras import require
+    from tersor.exporting.files import sha256_of
+    from tersor.exporting.opening import open_artefact
+    from tersor.loading.inputs import to_numpy
+
+    openvino = require("openvino", extra="openvino", purpose="Writing a graph of OpenVINO")
+    path = made.path.with_name(name)
+    openvino.save_model(openvino.Core().read_model(made.path), path, compress_to_fp16=False)
+    graph = replace(
+        made,
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size + path.with_suffix(".bin").stat().st_size,
+    )
+    arrays = to_numpy(inputs)
+    expected, found = open_artefact(made)(arrays), open_artefact(graph)(arrays)
+    far = max(
+        float(np.abs(a - b).max() / (np.abs(a).max() + 1e-12)) for a, b in zip(expected, found, strict=True)
+    )
+    if not far <= _CLOSE:
+        raise ExportError(
+            f"{name} differs from the file that it was made from by {far:.1%}. Write it as .onnx instead."
+        )
+    made.path.unlink()
+    return graph

@@ -53,8 +53,16 @@ def find_artefact(reference: str) -> "Artefact":
     if not found.safe:
         raise ModelError(f"{reference!r} is {found.content.safety.value}. {' '.join(found.content.reasons)}")
     inputs, outputs = _ends(path)
+    beside = path.with_suffix(".bin")
+    weights = beside.stat().st_size if path.suffix == ".xml" else 0
     return Artefact(
-        _RUNTIMES[path.suffix], path, shipped_bytes(path), found.sha256, _options(given), inputs, outputs
+        _RUNTIMES[path.suffix],
+        path,
+        shipped_bytes(path) + weights,
+        found.sha256,
+        _options(given),
+        inputs,
+        outputs,
     )
 
 
