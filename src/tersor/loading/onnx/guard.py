@@ -131,6 +131,6 @@ def _inside(entries: dict[str, str], copy: Path, tensor: str, name: str) -> None
         offset, length = -1, 0
     if offset < 0 or length < 0 or offset + length > size:
         raise ModelError(
-            f"{name!r} wants bytes {entries.get('offset', '0')!r} to +{entries.get('length', '?')!r} of a file of {size:,} "
-            f"bytes for {tensor!r}; it is damaged."
+            f"{name!r} wants {entries.get('length', '?')!r} bytes from {entries.get('offset', '0')!r} on of a file of "
+            f"{size:,} bytes for {tensor!r}; it is damaged."
         )
