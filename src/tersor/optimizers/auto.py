@@ -140,7 +140,7 @@ def choose(
     rules = rules or Rules()
     if not probe:
         raise DataError("There are no probe batches to score trials with. Pass some from the search split.")
-    arms = rules.arms or portfolio(model)
+    arms = rules.arms or portfolio(model, batch=batch_size(next(_forever(batches)).inputs))
     if steps < _LEAST_STEPS or rules.share == 0:
         norm = census(model).norm
         kind = "networks without norms" if norm == "none" else f"networks with {norm} norms"

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tersor._check import one_of
 from tersor.optimizers.adamw import AdamW
+from tersor.optimizers.groups import parameter_groups
 from tersor.optimizers.muon import Muon
 from tersor.optimizers.nadamw import NAdamW
 from tersor.optimizers.registry import RECIPES, Recipe, make_recipe
@@ -75,6 +76,8 @@ _RATES = {
 _LEFT = {"scratch": 1.0, "trained": 0.1, "compressed": 0.2}
 #: Transformers of this many parameters and more take a fifth of the rates of small ones.
 _LARGE = 5_000_000
+#: Operations of a step that are noticed: some milliseconds on one core.
+_NOTICED = 2e8
 
 
 def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tuple[Recipe, ...]:
@@ -93,11 +96,39 @@ def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tup
         >>> portfolio(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))[0].lr
         0.01
     """
-    seen = census(model)
+    seen, heavy = census(model), is_muon_heavy(model, batch)
+    arms = _ARMS[one_of("start", start, STARTS)][seen.norm]
     return tuple(
         scaled(arm, _size(seen) * _share(arm, start, batch))
-        for arm in _ARMS[one_of("start", start, STARTS)][seen.norm]
+        for arm in arms
+        if not (heavy and isinstance(arm, Muon))
     )
+
+
+def is_muon_heavy(model: nn.Module, batch: int) -> bool:
+    """Say whether Muon's iteration on the matrices would take longer than the gradients themselves.
+
+    For a matrix of `a` rows and `b >= a` columns, five iterations take `5 (4 a^2 b + 2 a^3)` operations, and the
+    gradients `6 a b` for each position; without a run, a convolution is taken to see 64 positions a sample, a layer of
+    a network with layer norms 32, others one. What takes a few milliseconds does not count.
+
+    Args:
+        model: looked at, not run.
+        batch: samples per step.
+
+    Example:
+        >>> wide = nn.Sequential(nn.Linear(512, 512), nn.Linear(512, 10))
+        >>> is_muon_heavy(wide, 32), is_muon_heavy(wide, 4096)
+        (True, False)
+    """
+    positions = 32 if census(model).norm == "layer" else 1
+    iterations, gradients = 0.0, 0.0
+    for group in parameter_groups(model):
+        for matrix in group["params"] if group["kind"] == "matrix" else ():
+            a, b = sorted(matrix.flatten(1).shape)
+            iterations += 5 * (4 * a * a * b + 2 * a**3)
+            gradients += 6 * a * b * batch * (64 if matrix.dim() > 2 else positions)
+    return iterations > max(_NOTICED, gradients)
 
 
 def usual_recipe(name: str, model: nn.Module, start: str = "scratch") -> Recipe:
