@@ -46,6 +46,8 @@ def bench(
 ) -> int:
     """Race the free baselines of MODEL and say which to use.
 
+    For example, `tersor bench mypkg.models:build --data mypkg.data:splits`
+
     Args:
         model: as for `tersor optimize`.
         data: as for `tersor optimize`; real samples are what is run.

@@ -17,6 +17,8 @@ def check(
 ) -> int:
     """Show how a batch is bound to MODEL, the splits, the metric, and what can be pruned and certified.
 
+    For example, `tersor check mypkg.models:build --data mypkg.data:splits`
+
     Args:
         model: as for `tersor optimize`.
         data: as for `tersor optimize`.

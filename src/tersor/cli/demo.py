@@ -35,6 +35,8 @@ def demo(
 ) -> int:
     """Train a small network on scikit-learn's handwritten digits, then make it faster and certify it. Offline.
 
+    For example, `tersor demo --model mlp --optimizer rmsprop`
+
     Args:
         model: a convolutional network or a multilayer perceptron.
         optimizer: of the training from scratch: auto, sgd, adam, rmsprop, adagrad or any other name.
