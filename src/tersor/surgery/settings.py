@@ -41,12 +41,13 @@ def follow_sizes(model: nn.Module, original: nn.Module) -> dict[str, tuple[int, 
     wanted = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
     sizes = _new_sizes(wanted, original)
     best, found = _matches(original, config, wanted), dict[Field, int]()
-    for _ in range(ROUNDS):
-        for field, old in _numbers(config):
-            for size in sorted(sizes.get(old, set()) - {found.get(field, old)}, reverse=True):
-                trial = _matches(original, _changed(config, {**found, field: size}), wanted)
-                if trial > best:
-                    best, found = trial, {**found, field: size}
+    trials = [
+        (field, size) for field, old in _numbers(config) for size in sorted(sizes.get(old, ()), reverse=True)
+    ]
+    for field, size in trials * ROUNDS:
+        trial = _matches(original, _changed(config, {**found, field: size}), wanted)
+        if trial > best:
+            best, found = trial, {**found, field: size}
     if best < len(wanted) or not found:
         return {}
     vars(model)["config"] = _changed(config, found)
