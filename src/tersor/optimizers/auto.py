@@ -194,7 +194,10 @@ class _Contest:
         noise = noise_scale(self.trained, list(islice(_forever(self.batches), _NOISE)), self.objective)
         self.spent += _NOISE
         beaten = f"the control {bar.recipe!r} {bar.loss:.4g}" if won is not bar else "nothing beat it"
-        reason = f"best of {len(self.trials)} annealed trials: loss {won.loss:.4g} after {won.steps} steps; {beaten}"
+        reason = (
+            f"best of {len(self.trials)} annealed trials: loss {won.loss:.4g} after {won.steps} steps; {beaten}; "
+            f"noise scale of the gradient {noise:.3g} samples"
+        )
         return Choice(won.recipe, _WARMUP, reason, tuple(self.trials), self.spent / self.steps, noise)
 
     def length(self, share: float, trials: int) -> int:
