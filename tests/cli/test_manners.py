@@ -55,7 +55,12 @@ def test_every_command_explains_itself_with_an_example(name, capsys):
     assert f"Usage: tersor {name}" in shown
     target = COMMANDS[name][0].partition(":")
     function = getattr(__import__(target[0], fromlist=["x"]), target[2])
-    if name in ("optimize", "resume", "train", "distill"):  # their help says how they are called in its first lines
+    if name in (
+        "optimize",
+        "resume",
+        "train",
+        "distill",
+    ):  # their help says how they are called in its first lines
         return
     assert f"For example, `tersor {name}" in function.__doc__
 
@@ -103,7 +108,10 @@ def test_the_words_of_a_call_written_as_toml_make_the_same_call(place):
     assert tomllib.loads((place / "run.toml").read_text())["optimize"]["leave"] == ["a", "b"]
     again = build_app(place / "run.toml").parse_args(["optimize"])
     assert again[0] is command
+    for call in (again[1], bound):
+        call.apply_defaults()
     assert again[1].arguments == bound.arguments
+    assert tomllib.loads((place / "run.toml").read_text())["optimize"]["confidence"] == 0.95
 
 
 @pytest.mark.parametrize(

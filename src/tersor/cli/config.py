@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -99,9 +100,11 @@ def _words(value: object) -> Iterator[str]:
 
 
 def as_toml(command: str, bound: BoundArguments) -> str:
-    """Return the words of a call as a TOML table that `--config` reads; what was left out stands at its default."""
+    """Return the words of a call as a TOML table that `--config` reads; those left out have their defaults."""
     lines = [f"[{command}]"]
-    for name, value in _flat(bound.arguments):
+    whole = BoundArguments(bound.signature, OrderedDict(bound.arguments))
+    whole.apply_defaults()
+    for name, value in _flat(whole.arguments):
         written = _written(value)
         if written is not None:
             lines.append(f"{name.replace('_', '-')} = {written}")
