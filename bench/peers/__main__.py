@@ -97,8 +97,8 @@ SETTINGS = ((1, 1, 6, True), (32, 1, 2, True), (1, 2, 2, False), (32, 2, 2, Fals
 
 def measure(
     work: Work, entries: dict[str, dict], folder: Path, count: int, end: float
-) -> dict[str, dict] | None:
-    """Time all files in turns against the free ONNX Runtime baseline; None when the time is up first.
+) -> tuple[dict[str, dict], bool]:
+    """Time all files in turns against the free ONNX Runtime baseline; say whether the time sufficed for all settings.
 
     Each setting is stored as soon as it is measured.
     """
@@ -112,7 +112,7 @@ def measure(
             if threads > usable_cores() or not group or set(timed.get(key, {})) >= set(group):
                 continue
             if time.monotonic() > end:
-                return None
+                return _by_file(files, timed), False
             results = measure_all(
                 files[BASE],
                 [files[name] for name in group],
@@ -126,6 +126,10 @@ def measure(
             base = next(result.base for result in results if isinstance(result, Comparison))
             timed[key] |= {} if slow else {BASE: {**asdict(base), "ratio": 1.0}}
             stored.write_text(json.dumps(timed))
+    return _by_file(files, timed), True
+
+
+def _by_file(files: dict[str, Artefact], timed: dict[str, dict]) -> dict[str, dict]:
     return {
         name: {key.removesuffix(" torch"): found[name] for key, found in timed.items() if name in found}
         for name in files
@@ -162,17 +166,16 @@ def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | 
     places = {tool: folder / tool.replace(" ", "-") for tool in RECIPES}
     # What was made before is timed again with the new files, so that all run in the same turns.
     for tool in (t for t in RECIPES if t in tools or (places[t] / "made.json").exists()):
-        if time.monotonic() > end:
+        if time.monotonic() > end and not (places[tool] / "made.json").exists():
             return None
         entries[tool] = make(work, tool, seed, places[tool])
-    timed = measure(work, entries, folder, len(SETTINGS) if seed == 0 else 1, end)
-    if timed is None:
-        return None
+    timed, complete = measure(work, entries, folder, len(SETTINGS) if seed == 0 else 1, end)
     return [
         {
             "work": name,
             "seed": seed,
             "tool": tool,
+            "complete": complete,
             "margin": work.margin,
             "budget_s": work.budget_s,
             "parameters": sum(p.numel() for p in work.model.parameters()),
@@ -202,7 +205,8 @@ def main() -> int:
     result, end = started(options.results), time.monotonic() + 60 * options.minutes
     for seed in seeds:
         for name in names:
-            done = {row["tool"] for row in result["rows"] if (row["work"], row["seed"]) == (name, seed)}
+            mine = [row for row in result["rows"] if (row["work"], row["seed"]) == (name, seed)]
+            done = {row["tool"] for row in mine if row["complete"]}
             if done >= set(tools) or (seed and name in ONE_SEED):
                 continue
             if name in NEEDS_DATA and not DATA.is_dir():
