@@ -348,3 +348,16 @@ def test_a_keras_model_is_bound_as_it_is(keras):
     task, _ = build_task(classic(keras), (x, np.arange(700) % 3))
     assert isinstance(task.model, torch.fx.GraphModule)
     assert task.kind == "classification"
+
+
+def test_the_items_of_a_keras_data_set_are_batches(keras):
+    class Pieces(keras.utils.PyDataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            x = np.random.default_rng(index).standard_normal((45, 4)).astype(np.float32)
+            return x, (x[:, 0] > 0).astype(np.int64)
+
+    task, _ = build_task(nn.Linear(4, 2), Pieces())
+    assert sum(map(len, (task.train, task.search, task.certification))) == 900

@@ -23,6 +23,7 @@ from torch.utils.data import (
 from tersor.errors import DataError
 from tersor.loading.files import is_file_reference, read_files
 from tersor.loading.images import Images
+from tersor.loading.keras.opening import is_keras_data
 from tersor.loading.references import first_line, is_entry_point, load_object
 from tersor.loading.sources import Indexable, Items, Rows, Source, Stream
 from tersor.loading.stacking import Arrayish, as_tensor, stack
@@ -141,9 +142,15 @@ def open_source(data: object, name: str) -> Source:
         return Stream(lambda: data, batched=False)
     if isinstance(data, Mapping | tuple | Arrayish) and not isinstance(data, Dataset):
         return _rows(data, name)
+    if is_keras_data(data):
+        return _from_keras(data)
     if isinstance(data, Indexable):
         return _from_index(data, name)
     return _from_iterable(data, name)
+
+
+def _from_keras(data: Any) -> Stream:
+    return Stream(lambda: (data[i] for i in range(len(data))), batched=True)
 
 
 def _rows(data: object, name: str) -> Rows:

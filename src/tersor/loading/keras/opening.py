@@ -63,6 +63,12 @@ def is_keras_model(value: object) -> bool:
     return keras is not None and isinstance(value, keras.Model)
 
 
+def is_keras_data(value: Any) -> bool:
+    """Whether `value` is a `keras.utils.PyDataset`, whose items are batches; Keras is not imported to find out."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.utils.PyDataset)
+
+
 def from_keras(model: Any) -> nn.Module:
     """Return a built Keras model as a plain torch module, checked to answer as the original does.
 
