@@ -163,7 +163,7 @@ def test_a_reopened_cache_answers_without_its_teacher(tmp_path):
         raise AssertionError("asked again")
 
     reopened = TeacherCache(refuse, 4, folder=tmp_path)
-    reopened._open((1,))
+    reopened._open((1,), whole=False)
     reopened._checked = True
     assert reopened(batch).tolist() == [[3.0], [6.0]]
 
