@@ -211,6 +211,26 @@ def test_a_branch_on_an_attribute_is_never_turned():
     assert {str(key): value for key, value in solve(graph, kept).items()} == {"out": 5, "same": 5}
 
 
+def test_a_number_that_is_asked_to_be_above_one_stays_above_one():
+    class Split(nn.Module):
+        """Two halves that attend to each other, if there are two."""
+
+        def __init__(self):
+            super().__init__()
+            self.radix = 2
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = self.first(x).view(len(x), self.radix, -1)
+            return self.last((x.softmax(1) * x).sum(1) if self.radix > 1 else x.sigmoid()[:, 0])
+
+    graph = trace(Split(), torch.randn(5, 6))
+    kept = {group.name: (0,) for group in graph.groups if group.prunable}
+    closed = close(graph, kept)
+    assert all(len(closed[name]) == 1 for name in closed if graph.group(name).size == 4)
+    assert solve(graph, closed) == {}
+
+
 @pytest.mark.parametrize(
     ("ask", "kind", "message"),
     [

@@ -100,11 +100,11 @@ class Units:
     def comparisons(self, seen: Observed) -> tuple[Comparison, ...]:
         """Return the comparisons of attributes, each once; two sizes are often equal by chance."""
         found: dict[tuple, Comparison] = {}
-        for left, right, equal in seen.compared:
-            made = Comparison(self._compiled(left, seen), self._compiled(right, seen), equal)
+        for order, left, right, outcome in seen.compared:
+            made = Comparison(order, self._compiled(left, seen), self._compiled(right, seen), outcome)
             sides = [*leaves(made.left), *leaves(made.right)]
             if any(isinstance(leaf, Attribute) for leaf in sides):
-                found.setdefault((made.left, made.right), made)
+                found.setdefault((order, made.left, made.right), made)
         return tuple(found.values())
 
     def _compiled(self, expression: Expression, seen: Observed) -> Expression:

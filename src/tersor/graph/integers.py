@@ -63,19 +63,29 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
+ORDERS: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+
+
 class Observed:
     """What the traced integers saw: values read as numbers, and pairs compared, with what came out."""
 
     def __init__(self) -> None:
         self.values: list[Expression] = []
-        self.compared: list[tuple[Expression, Expression, bool]] = []
+        self.compared: list[tuple[str, Expression, Expression, bool]] = []
 
     def comparisons(self) -> Iterator[tuple[Attribute, Size]]:
         """Yield the attributes that were found equal to sizes of this pass."""
-        for left, right, equal in self.compared:
+        for order, left, right, outcome in self.compared:
             for attribute, size in ((left, right), (right, left)):
                 if (
-                    equal
+                    order == "eq"
+                    and outcome
                     and isinstance(attribute, Attribute)
                     and isinstance(size, Size)
                     and size.owner is self
@@ -108,7 +118,7 @@ class Traced(int):
     def __eq__(self, other: object) -> Any:
         same = operator.eq(int(self), int(other) if isinstance(other, int) else other)
         if isinstance(same, bool) and isinstance(other, int):
-            self.seen.compared.append((self.expression, expression_of(other), same))
+            self.seen.compared.append(("eq", self.expression, expression_of(other), same))
         return same
 
     def __ne__(self, other: object) -> Any:
@@ -171,8 +181,22 @@ def _install(name: str, function: Callable[[int, int], int]) -> None:
     setattr(Traced, f"__r{name}__", reflected)
 
 
+def _install_order(name: str) -> None:
+    compare = ORDERS[name]
+
+    def ordered(self: Traced, other: Any) -> Any:
+        outcome = compare(int(self), int(other) if isinstance(other, int) else other)
+        if isinstance(outcome, bool) and isinstance(other, int):
+            self.seen.compared.append((name, self.expression, expression_of(other), outcome))
+        return outcome
+
+    setattr(Traced, f"__{name}__", ordered)
+
+
 for _name, _function in OPERATIONS.items():
     _install(_name, _function)
+for _name in ("lt", "le", "gt", "ge"):
+    _install_order(_name)
 
 
 class Sizes(tuple):

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tersor.errors import PlanError
-from tersor.graph.integers import Attribute, Expression, Sum, evaluate, leaves
+from tersor.graph.integers import ORDERS, Attribute, Expression, Sum, evaluate, leaves
 from tersor.graph.structure import Comparison, Extent, Graph, Kept, SizeEquation
 
+SIGNS = {
+    "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "eq": "==", "lt": "<", "le": "<=", "gt": ">",
+    "ge": ">=",
+}  # fmt: skip
 #: Rounds of growing before everything in a conflict is kept.
 ROUNDS = 12
 
@@ -125,12 +129,13 @@ def _turned(graph: Graph, removed: np.ndarray) -> Iterator[Conflict]:
     values = _values(graph, removed)
     for one in graph.comparisons:
         left, right = (_value(side, values, removed) for side in (one.left, one.right))
-        if (left == right) == one.equal:
+        if None in (left, right) or ORDERS[one.order](left, right) == one.outcome:
             continue
         sized = [e for side in (one.left, one.right) for e in _sized(graph, side)]
-        why = f"`{_text(one.left)} == {_text(one.right)}` must stay {one.equal}"
+        why = f"`{_text(one.left)} {SIGNS[one.order]} {_text(one.right)}` must stay {one.outcome}"
         least = min((extent.count(removed) for extent in sized), default=0)
-        yield Conflict(tuple(sized), None if one.equal else least + 1, why)
+        same = one.order == "eq" and one.outcome
+        yield Conflict(tuple(sized), None if same else least + 1, why)
 
 
 def _sized(graph: Graph, expression: Expression) -> Iterator[Extent]:
@@ -215,8 +220,10 @@ def _values(graph: Graph, removed: np.ndarray) -> dict[Attribute, int]:
 
 def _follow(graph: Graph, one: Comparison, values: dict[Attribute, int], removed: np.ndarray) -> None:
     """Give an attribute that is compared and no more the value of what it was equal to."""
+    if one.order != "eq" or not one.outcome:
+        return
     for side, other in ((one.left, one.right), (one.right, one.left)):
-        if one.equal and isinstance(side, Attribute) and side not in values and not isinstance(other, int):
+        if isinstance(side, Attribute) and side not in values and not isinstance(other, int):
             value = _value(other, {**graph.attributes, **values}, removed)
             if value is not None:
                 values[side] = value
@@ -253,9 +260,8 @@ def _value(expression: Expression, values: Mapping[Attribute, int], removed: np.
 
 
 def _text(expression: Expression) -> str:
-    signs = {"add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%"}
     if isinstance(expression, int | Attribute):
         return str(expression)
     if isinstance(expression, Sum):
-        return f"{_text(expression.left)} {signs[expression.operation]} {_text(expression.right)}"
+        return f"{_text(expression.left)} {SIGNS[expression.operation]} {_text(expression.right)}"
     return "a size"

@@ -79,11 +79,19 @@ class SizeTie:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """Two expressions that the user's code compared, and whether they were equal: a branch hangs on it."""
+    """Two expressions that the user's code compared, and what came out: a branch hangs on it.
 
+    Attributes:
+        order: `eq`, `lt`, `le`, `gt` or `ge`.
+        left: what stands on the left.
+        right: what stands on the right.
+        outcome: what came out in the trace.
+    """
+
+    order: str
     left: Expression
     right: Expression
-    equal: bool
+    outcome: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +111,7 @@ class Graph:
         sizes: number of elements of every parameter.
         equations: what integers of the user's code must equal.
         ties: axes that must keep equally many indices.
-        comparisons: what the user's code found equal or unequal, and must find so again.
+        comparisons: what the user's code compared, and must find again as it was.
         attributes: the integers held by modules that take part, with their values.
     """
 
