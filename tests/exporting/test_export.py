@@ -9,9 +9,11 @@ from torch import nn
 from tersor.errors import ArgumentError, ExportError
 from tersor.exporting.export import RUNTIMES, export, open_artefact
 from tersor.loading.inputs import to_numpy
+from tersor.quantization.quantize import quantize
 
 #: Every registered runtime that is installed must pass the checks below. Compiling is slow and has its own test.
-QUICK = [name for name, runtime in RUNTIMES.items() if name != "torch-compile" and not runtime.missing()]
+COMPILED = ("torch-compile", "aotinductor")
+QUICK = [name for name, runtime in RUNTIMES.items() if name not in COMPILED and not runtime.missing()]
 
 
 def network() -> nn.Module:
@@ -156,6 +158,28 @@ def test_torch_compile_gives_the_same(tmp_path):
     if RUNTIMES["torch-compile"].missing():
         pytest.skip("no C++ compiler")
     export(nn.Linear(3, 2), (torch.randn(2, 3),), tmp_path / "m.pt2", "torch-compile")
+
+
+@pytest.mark.slow
+def test_code_compiled_ahead_of_time_gives_the_same_on_any_batch(tmp_path):
+    if RUNTIMES["aotinductor"].missing():
+        pytest.skip("no C++ compiler")
+    artefact = export(network(), (torch.randn(2, 1, 4, 4),), tmp_path / "m", "aotinductor")
+    x, session = torch.randn(7, 1, 4, 4), open_artefact(artefact, threads=1)
+    torch.testing.assert_close(
+        torch.from_numpy(session([x.numpy()])[0]), network().eval()(x), atol=1e-5, rtol=1e-4
+    )
+    artefact.path.write_bytes(artefact.path.read_bytes() + b" ")
+    with pytest.raises(ExportError, match="its hash changed"):
+        open_artefact(artefact)
+
+
+def test_integers_are_not_compiled_ahead_of_time(tmp_path):
+    if RUNTIMES["aotinductor"].missing():
+        pytest.skip("no C++ compiler")
+    x = torch.randn(8, 4)
+    with pytest.raises(ExportError, match="Export it to 'onnxruntime'"):
+        export(quantize(nn.Linear(4, 2), (x[:2],), [(x,)]), (x[:2],), tmp_path / "m", "aotinductor")
 
 
 class Drawing(nn.Module):

@@ -111,6 +111,33 @@ def test_calibration_data_is_checked(perceptron, rows):
         quantize(perceptron, (rows[:2],), [(rows,), (broken,)])
 
 
+@pytest.mark.parametrize(
+    "batch", [lambda x: (x, torch.zeros(len(x))), lambda x: {"x": x}, lambda x: x[:, 0], lambda x: ()]
+)
+def test_calibration_batches_that_are_not_what_the_model_takes_are_refused(perceptron, rows, batch):
+    with pytest.raises(DataError, match="without labels"):
+        quantize(perceptron, (rows[:2],), [batch(rows)])
+
+
+def test_a_batch_without_samples_is_refused(perceptron, rows):
+    with pytest.raises(DataError, match="batch 1 holds no sample"):
+        quantize(perceptron, (rows[:2],), [(rows,), (rows[:0],)])
+
+
+def test_bare_tensors_are_taken_for_the_one_argument(perceptron, rows):
+    bare = quantize(perceptron, rows[:2], [rows], scheme="static", recipe=Recipe("minmax"))
+    usual = quantize(perceptron, (rows[:2],), [(rows,)], scheme="static", recipe=Recipe("minmax"))
+    assert torch.equal(bare(rows), usual(rows))
+
+
+def test_layers_without_integer_kernels_stay_in_floating_point_and_are_named():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    x = torch.randn(4, 3, 8, 8)
+    small = quantize(model, (x,), [(x,)], recipe=Recipe("minmax"))
+    assert small.integers == ("0", "3")
+    assert small.floats == {"1": "no integer kernel computes conv_transpose2d"}
+
+
 def test_a_model_without_layers_is_refused(rows):
     with pytest.raises(ArgumentError, match="nothing to quantize"):
         quantize(nn.ReLU(), (rows[:2],), [(rows,)])

@@ -44,9 +44,18 @@ def test_weights_alone_become_blocks(as_file, db, bits, block, symmetric):
     with torch.no_grad():
         simulated, original = small(x), model(x)
     assert file.operators().count("MatMulNBits") == 2
-    assert db(simulated, file.run(x, kernels=False)) >= 80
-    assert db(simulated, real) >= 30
+    # The kernel rounds what it reads, as the simulation does; the operators one by one do not.
+    assert db(simulated, real) >= 80
+    assert 30 <= db(simulated, file.run(x, kernels=False)) <= 60
     assert db(original, simulated) >= {4: 15, 8: 35}[bits]
+
+
+def test_inputs_of_weights_alone_can_stay_exact(as_file, db):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 32)).eval(), torch.randn(4, 3, 64)
+    small = quantize(model, (x[:2],), [(x,)], scheme=weight_only(4, exact_inputs=True))
+    real = as_file(small, (x[:2],)).run(x, entries=session_entries(small).items())
+    assert db(small(x).detach(), real) >= 80
 
 
 def test_four_bit_weights_take_half_a_byte_each(as_file):

@@ -72,11 +72,15 @@ def _state(name: str, missing: tuple[str, ...]) -> str:
     return f"pip install 'tersor[{name}]'" if missing else "installed"
 
 
+#: Runtimes that compile the model with a C++ compiler.
+_COMPILED = ("torch-compile", "aotinductor")
+
+
 def _runtimes() -> dict[str, str]:
     """Return what each runtime lacks; empty for those that are ready."""
     from tersor.exporting.opening import RUNTIMES
 
-    quick = {name: kind for name, kind in RUNTIMES.items() if name != "torch-compile"}
+    quick = {name: kind for name, kind in RUNTIMES.items() if name not in _COMPILED}
     return {name: kind.missing() for name, kind in quick.items()} | _compiler()
 
 
@@ -85,7 +89,8 @@ def _compiler() -> dict[str, str]:
     from shutil import which
 
     found = any(map(which, ("c++", "g++", "clang++")))
-    return {"torch-compile": "" if found else "a C++ compiler (g++ or clang++), which torch.compile needs"}
+    missing = "" if found else "a C++ compiler (g++ or clang++), with which torch makes machine code"
+    return dict.fromkeys(_COMPILED, missing)
 
 
 def _extras() -> list[tuple[str, str, tuple[str, ...]]]:

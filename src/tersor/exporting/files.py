@@ -3,11 +3,27 @@
 import hashlib
 from pathlib import Path
 
+from tersor.errors import ExportError
+from tersor.exporting.artefact import Artefact
+
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(artefact: Artefact) -> None:
+    """Refuse a file whose hash is not the one that its writer recorded; for files that run code when opened.
+
+    Raises:
+        ExportError: if the hash differs.
+    """
+    if sha256_of(artefact.path) != artefact.sha256:
+        raise ExportError(
+            f"{artefact.path.name} is not the file that was written: its hash changed. "
+            "A torch file can run any code when opened; export the model again."
+        )
 
 
 def shipped_bytes(path: Path) -> int:

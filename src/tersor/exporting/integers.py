@@ -59,14 +59,15 @@ def lower(model: nn.Module) -> nn.Module:
 def session_entries(model: nn.Module) -> dict[str, str]:
     """Return the session options that the file of `model` needs to be fast in ONNX Runtime.
 
-    Accuracy level 4 lets products with 4- and 8-bit blocks round their activations to 8 bits inside the kernel.
+    Accuracy level 4 lets products with 4- and 8-bit blocks round what they read to 8 bits inside the kernel, level 1
+    does not; the scheme says which one the model was simulated with.
 
     Example:
         >>> session_entries(nn.Linear(2, 2))
         {}
     """
     if isinstance(model, QuantizedModel) and model.scheme.weight.block:
-        return {"session.qdq_matmulnbits_accuracy_level": "4"}
+        return {"session.qdq_matmulnbits_accuracy_level": "1" if model.scheme.activation is None else "4"}
     return {}
 
 
@@ -89,14 +90,39 @@ def pack(program: Any) -> None:
         if source is None or not source.is_initializer() or node.attributes["to"].as_int() not in four:
             continue
         kind = ir.DataType(node.attributes["to"].as_int())
-        stored = source.const_value.numpy().astype(kind.numpy())
-        value = ir.Value(name=f"{source.name}_{kind.name.lower()}", const_value=ir.tensor(stored, dtype=kind))
-        value.type, value.shape = ir.TensorType(kind), source.shape
-        graph.register_initializer(value)
+        value = _stored(graph, f"{source.name}_{kind.name.lower()}", source.const_value.numpy(), kind)
         node.outputs[0].replace_all_uses_with(value)
         graph.remove(node, safe=True)
         if not source.uses():
             del graph.initializers[source.name]
+
+
+def make_unsigned(program: Any) -> None:
+    """Store signed 4-bit codes from 0 to 15, with a zero point of 8: the same values, in place.
+
+    Args:
+        program: what `pack` has packed.
+    """
+    import onnx_ir as ir
+
+    graph = program.model.graph
+    for source in list(graph.initializers.values()):
+        if source.dtype == ir.DataType.INT4:
+            codes = source.const_value.numpy().astype("int8") + 8
+            value = _stored(graph, f"{source.name}_unsigned", codes, ir.DataType.UINT4)
+            source.replace_all_uses_with(value)
+            del graph.initializers[source.name]
+
+
+def _stored(graph: Any, name: str, codes: Any, kind: Any) -> Any:
+    """Return a new initializer of `graph` that holds `codes` in the type `kind`."""
+    import onnx_ir as ir
+
+    tensor = ir.tensor(codes.astype(kind.numpy()), dtype=kind)
+    value = ir.Value(name=name, const_value=tensor)
+    value.type, value.shape = ir.TensorType(kind), ir.Shape(codes.shape)
+    graph.register_initializer(value)
+    return value
 
 
 @torch.no_grad()
@@ -165,7 +191,7 @@ def _as_product(graph_module: fx.GraphModule, linear: fx.Node, weight: fx.Node) 
     graph, x = graph_module.graph, operands(linear)[0]
     rounds = _rounds(graph_module, x)
     with graph.inserting_before(linear):
-        if rounds is not None and rounds.spec.dynamic:
+        if rounds is not None and rounds.spec.dynamic and not rounds.spec.block:
             product = graph.call_function(OPS.dynamic_matmul.default, (operands(x)[0], *operands(weight)[:3]))
         else:
             product = graph.call_function(ATEN.matmul.default, (x, weight))
@@ -180,6 +206,8 @@ def _as_product(graph_module: fx.GraphModule, linear: fx.Node, weight: fx.Node) 
 
 def _lower_activation(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) -> None:
     """Replace a rounded activation by a quantization and a dequantization on buffers that its grid's uses share."""
+    if quantizer.spec.block:
+        node.replace_all_uses_with(operands(node)[0])  # The kernel does it.
     if not node.users:
         graph_module.graph.erase_node(node)
         return

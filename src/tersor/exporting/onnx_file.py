@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tersor.errors import ExportError
-from tersor.exporting.integers import OPSET, pack, translations
+from tersor.exporting.integers import OPSET, make_unsigned, pack, translations
 from tersor.exporting.program import Program, first_line
 from tersor.exporting.silence import silence
 
@@ -14,8 +14,13 @@ from tersor.exporting.silence import silence
 _ONE_FILE_BYTES = 1_900_000_000
 
 
-def write_onnx(program: Program, path: Path) -> None:
+def write_onnx(program: Program, path: Path, *, unsigned: bool = False) -> None:
     """Write `program` to `path` with its weights inside, and beside it as `<name>.data` above 1.9 GB.
+
+    Args:
+        program: what to write.
+        path: the file.
+        unsigned: whether 4-bit codes are written from 0 to 15.
 
     Raises:
         ExportError: if an operation has no ONNX translation, naming it.
@@ -42,6 +47,8 @@ def write_onnx(program: Program, path: Path) -> None:
                 "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
             )
         pack(written)
+        if unsigned:
+            make_unsigned(written)
         written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
 
 
@@ -62,7 +69,7 @@ def _axis_names(program: Program) -> tuple[dict[int, str], ...]:
 
 def _integers(program: Program) -> dict[str, Any]:
     """Return what the exporter has to know about the integer operators of a quantized model."""
-    if not program.quantized:
+    if program.rounded is None:
         return {}
     return {"custom_translation_table": translations(), "opset_version": OPSET}
 

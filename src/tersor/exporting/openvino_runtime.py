@@ -14,6 +14,7 @@ from tersor.exporting.runtimes import runtime
 
 if TYPE_CHECKING:
     from tersor.exporting.program import Program
+    from tersor.quantization.model import QuantizedModel
 
 
 @runtime
@@ -23,6 +24,7 @@ class OpenVino:
 
     Options of its artefacts:
         precision: type that floating-point operations run in: `f32`, or `bf16` where the processor has it.
+        input_block: neighbours that share a step where products with integer weights round what they read; 0 for none.
 
     Source:
         https://docs.openvino.ai/ (inference devices, CPU)
@@ -35,11 +37,11 @@ class OpenVino:
         return "" if find_spec("openvino") else "`openvino` (pip install 'tersor[openvino]')"
 
     def write(self, program: "Program", path: Path) -> Mapping[str, object]:
-        """Write an ONNX file, which OpenVINO reads as it is."""
+        """Write an ONNX file, which OpenVINO reads as it is; its products have no kernel for signed 4-bit codes."""
         from tersor.exporting.onnx_file import write_onnx
 
-        write_onnx(program, path)
-        return {"precision": "f32"}
+        write_onnx(program, path, unsigned=True)
+        return {"precision": "f32", "input_block": input_block(program.rounded)}
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:
         """Compile the file for lowest latency on `threads` threads, in one stream."""
@@ -50,6 +52,7 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": "1",
             "INFERENCE_PRECISION_HINT": str(artefact.options.get("precision", "f32")),
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(artefact.options.get("input_block", 0)),
         }
         compiled = core.compile_model(core.read_model(artefact.path), "CPU", settings)
         request = compiled.create_infer_request()
@@ -60,3 +63,9 @@ class OpenVino:
             return tuple(found[output] for output in outputs)
 
         return run
+
+
+def input_block(model: "QuantizedModel | None") -> int:
+    """Return the length of the blocks in which the products of `model` round what they read; 0 if they do not."""
+    codes = model.scheme.activation if model is not None else None
+    return codes.block if codes is not None else 0

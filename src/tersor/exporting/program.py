@@ -13,6 +13,7 @@ from tersor.errors import ExportError
 from tersor.exporting.integers import lower, session_entries
 from tersor.exporting.silence import silence
 from tersor.loading.inputs import Inputs, batch_size, call, flatten, main_output
+from tersor.quantization.model import QuantizedModel
 
 _DTYPES_WITHOUT_ARRAYS = (torch.bfloat16,)
 
@@ -28,7 +29,7 @@ class Program:
         arguments: the input tensors, in the order of `forward`.
         inputs: their names.
         outputs: names of the output tensors, the main one first.
-        quantized: whether the graph holds integer operators of ours, which need a translation.
+        rounded: the quantized model whose integer form the graph is; None for a model in floating point.
         entries: session options of ONNX Runtime that the file needs to be fast.
     """
 
@@ -37,7 +38,7 @@ class Program:
     arguments: tuple[Tensor, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    quantized: bool = False
+    rounded: QuantizedModel | None = None
     entries: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,9 +73,8 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     with torch.no_grad(), silence():
         outputs = _output_names(flat, arguments, names)
         graph = _export(Flat(lowered, inputs), arguments)
-    return Program(
-        graph, flat, arguments, names, outputs, quantized=lowered is not twin, entries=session_entries(twin)
-    )
+    rounded = twin if isinstance(twin, QuantizedModel) else None
+    return Program(graph, flat, arguments, names, outputs, rounded, session_entries(twin))
 
 
 def private_copy(model: nn.Module) -> nn.Module:

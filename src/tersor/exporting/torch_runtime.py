@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tersor.errors import ExportError
 from tersor.exporting.artefact import Artefact, Session
-from tersor.exporting.files import sha256_of
+from tersor.exporting.files import check_hash
 from tersor.exporting.runtimes import runtime
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class TorchEager:
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:
         """Load the graph and run it eagerly."""
-        return _session(_load(artefact), threads)
+        return as_session(_load(artefact), threads)
 
 
 @runtime
@@ -48,13 +47,7 @@ class TorchCompile:
 
     def missing(self) -> str:
         """Return the compiler that inductor needs and does not find."""
-        from torch._inductor import cpp_builder, exc
-
-        try:
-            cpp_builder.get_cpp_compiler()
-        except exc.InvalidCxxCompiler:
-            return "a C++ compiler (g++ or clang++), which torch.compile needs"
-        return ""
+        return missing_compiler()
 
     def write(self, program: "Program", path: Path) -> Mapping[str, object]:
         """Write graph and weights as one file."""
@@ -65,7 +58,18 @@ class TorchCompile:
         import torch
 
         compiled = torch.compile(_load(artefact), dynamic=False, options={"freezing": True})
-        return _session(compiled, threads)
+        return as_session(compiled, threads)
+
+
+def missing_compiler() -> str:
+    """Return the compiler that inductor needs and does not find; empty if it is there."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler:
+        return "a C++ compiler (g++ or clang++), with which torch makes machine code"
+    return ""
 
 
 def _write(program: "Program", path: Path) -> Mapping[str, object]:
@@ -84,16 +88,13 @@ def _load(artefact: Artefact) -> Any:
     import tersor.quantization.operators as _operators
 
     del _operators
-    if sha256_of(artefact.path) != artefact.sha256:
-        raise ExportError(
-            f"{artefact.path.name} is not the file that was written: its hash changed. "
-            "A torch.export file can run any code when opened; export the model again."
-        )
+    check_hash(artefact)
     with artefact.path.open("rb") as file:
         return torch.export.load(file).module()
 
 
-def _session(function: Callable[..., Any], threads: int) -> Session:
+def as_session(function: Callable[..., Any], threads: int) -> Session:
+    """Return `function`, tensors in and out, as a session that runs on `threads` threads."""
     import torch
 
     def run(inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

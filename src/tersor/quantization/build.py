@@ -91,7 +91,7 @@ def _edits(graph: fx.Graph, plan: Plan | None) -> dict[str, Quantize]:
 
 
 def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
-    widths = (8,) if scheme.activation is not None else (0, 8)
+    widths = (0, 8) if scheme.kind == "weights" else (8,)
     for edit in edits.values():
         if edit.activation_bits not in widths or not 2 <= edit.weight_bits <= 8:
             raise PlanError(
@@ -101,7 +101,36 @@ def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
 
 
 def _floats(graph: fx.Graph, edits: Mapping[str, Quantize], scheme: Scheme) -> dict[str, str]:
-    possible = set(candidates(graph, PLACEMENTS[scheme.kind]).values())
-    floats = {name: "the plan leaves it in floating point" for name in names_of(graph) if name not in edits}
+    possible, names = set(candidates(graph, PLACEMENTS[scheme.kind]).values()), names_of(graph)
+    floats = {name: reason for name, reason in unsupported(graph).items() if name not in names}
+    floats |= {name: "the plan leaves it in floating point" for name in names if name not in edits}
     reason = f"{scheme.kind} integers have no fast kernel for it"
     return floats | {name: reason for name in edits if name not in possible}
+
+
+#: Operators with weights that no scheme here computes in integers.
+_FLOAT_ONLY = frozenset(
+    {
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+        "embedding",
+    }
+)
+
+
+def unsupported(graph: fx.Graph) -> dict[str, str]:
+    """Return the layers whose operator has no integer kernel, by the path of their weight, with the reason."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        name = (
+            str(node.target).split(".")[1] if node.op == "call_function" and "." in str(node.target) else ""
+        )
+        weights = [str(a.target) for a in node.all_input_nodes if a.op == "get_attr"]
+        if name in _FLOAT_ONLY and weights:
+            found[weights[0].rpartition(".")[0] or node.name] = f"no integer kernel computes {name}"
+    return found

@@ -7,7 +7,7 @@ from torch import Tensor, fx
 from torch.nn.functional import pad
 
 from tersor.errors import DataError
-from tersor.loading.inputs import Inputs, call, flatten
+from tersor.loading.inputs import Inputs, as_inputs, call, flatten
 from tersor.quantization.capture import get_tensor
 from tersor.quantization.fake_quantize import FakeQuantize
 from tersor.quantization.grid import QSpec, place
@@ -16,24 +16,47 @@ from tersor.quantization.observer import Observer, Samples
 from tersor.quantization.ranges.registry import RangeRule
 
 
-def check_calibration(calibration: Iterable[Inputs]) -> list[Inputs]:
-    """Return the calibration batches as a list.
+def check_calibration(calibration: Iterable[Inputs | Tensor], inputs: Inputs) -> list[Inputs]:
+    """Return the calibration batches as a list of what the model is called with.
+
+    Args:
+        calibration: batches.
+        inputs: example inputs, which the batches must resemble.
 
     Raises:
-        DataError: if there is no batch, or one holds NaN or infinity.
+        DataError: if there is no batch, or one holds NaN or infinity, or has other arguments than `inputs`.
     """
-    batches = list(calibration)
+    batches = [as_inputs(batch) for batch in calibration]
     if not batches:
         raise DataError(
             "The calibration data is empty. Pass at least one batch of inputs; 100 to 500 samples are usual."
         )
     for number, batch in enumerate(batches):
+        if _form(batch) != _form(inputs):
+            raise DataError(
+                f"Calibration batch {number} has {_words(batch)}, the example inputs have {_words(inputs)}. Pass what "
+                "the model is called with, without labels."
+            )
         for tensor in flatten(batch):
+            if not tensor.numel():
+                raise DataError(f"Calibration batch {number} holds no sample. Drop it.")
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise DataError(
                     f"Calibration batch {number} holds NaN or infinity. Clean it, or drop the batch."
                 )
     return batches
+
+
+def _form(inputs: Inputs) -> list[tuple[object, int]]:
+    """Return the name or place of each tensor and its number of axes."""
+    items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return sorted((str(key), value.dim()) for key, value in items if isinstance(value, Tensor))
+
+
+def _words(inputs: Inputs) -> str:
+    items = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    found = [f"{key}: {tuple(value.shape)}" for key, value in items if isinstance(value, Tensor)]
+    return f"the tensors ({', '.join(found)})" if found else "no tensor"
 
 
 def set_weight_grids(graph_module: fx.GraphModule, rule: RangeRule) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from tersor.errors import ModelError
-from tersor.loading.inputs import Inputs, batch_size, flatten, map_tensors
+from tersor.loading.inputs import Inputs, as_inputs, batch_size, flatten, map_tensors
 from tersor.quantization.operators import OPS
 
 ATEN = torch.ops.aten
@@ -28,7 +28,8 @@ def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
 
     Args:
         model: any model that `torch.export` accepts.
-        inputs: example inputs; the batch axis of each tensor is left free.
+        inputs: example inputs; the batch axis of each tensor is left free, and so is the second axis of integer
+            tensors (the length of a sequence) where the model allows it.
 
     Returns:
         The graph.
@@ -42,6 +43,7 @@ def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
         >>> [n.target.__name__ for n in graph.graph.nodes if n.op == "call_function"]
         ['conv2d.default', 'relu.default']
     """
+    inputs = as_inputs(inputs)
     program = _export(copy.deepcopy(model).eval(), inputs)
     exported = program.run_decompositions({}).module(check_guards=False)
     graph_module = fx.GraphModule(exported, exported.graph)
@@ -58,10 +60,7 @@ def capture(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
 def _export(model: nn.Module, inputs: Inputs) -> Any:
     inputs = _at_least_two(inputs)
     args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-    size, dynamic = batch_size(inputs), torch.export.Dim.DYNAMIC
-    free = lambda value: (
-        {0: dynamic} if isinstance(value, Tensor) and value.dim() and len(value) == size else None
-    )
+    free = lambda value: _free_axes(value, batch_size(inputs))
     shapes = (
         {name: free(value) for name, value in inputs.items()}
         if isinstance(inputs, dict)
@@ -86,6 +85,14 @@ def _export(model: nn.Module, inputs: Inputs) -> Any:
     )
 
 
+def _free_axes(value: object, batch: int) -> dict[int, Any] | None:
+    """Return the axes that may vary: the batch must; the length of token sequences may where the model allows it."""
+    if not isinstance(value, Tensor) or not value.dim() or len(value) != batch:
+        return None
+    is_sequence = value.dim() > 1 and value.shape[1] > 1 and not value.is_floating_point()
+    return {0: torch.export.Dim.DYNAMIC} | ({1: torch.export.Dim.AUTO} if is_sequence else {})
+
+
 def _at_least_two(inputs: Inputs) -> Inputs:
     """Repeat a batch of one: the exporter takes an axis of length 1 for a constant."""
     if not flatten(inputs):
@@ -97,6 +104,8 @@ def _at_least_two(inputs: Inputs) -> Inputs:
     )
 
 
+#: What needs its argument in one piece, as the copies before it made it.
+_VIEWS: tuple[Any, ...] = (ATEN.view.default, ATEN._unsafe_view.default)
 _NOISE: tuple[Any, ...] = (ATEN._assert_tensor_metadata.default,)
 
 
@@ -108,6 +117,8 @@ def _drop_noise(graph: fx.Graph) -> None:
         elif node.target is ATEN.clone.default:
             node.replace_all_uses_with(operands(node)[0])
             graph.erase_node(node)
+        elif node.target in _VIEWS:
+            node.target = ATEN.reshape.default
     graph.eliminate_dead_code()
 
 

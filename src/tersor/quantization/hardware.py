@@ -61,7 +61,7 @@ class Scheme:
 
     Attributes:
         kind: `static` (ranges from calibration), `dynamic` (ranges of each tensor at run time) or `weights`
-            (activations stay in floating point); the last two for linear layers.
+            (memory holds activations in floating point); the last two for linear layers.
         activation: codes of activations; None where they stay in floating point.
         weight: codes of weights.
         reason: why these.
@@ -125,13 +125,20 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
     return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.")
 
 
-def weight_only(bits: int = 4, *, block: int = 32, symmetric: bool = True) -> Scheme:
-    """Return the scheme that stores the weights of linear layers in `bits` bits and computes in floating point.
+def weight_only(
+    bits: int = 4, *, block: int = 32, symmetric: bool = True, exact_inputs: bool = False
+) -> Scheme:
+    """Return the scheme that stores the weights of linear layers in `bits` bits, a step for each block.
+
+    Kernels are fastest when they round what they read to 8 bits as well, block by block, inside the product; the
+    simulation does the same. Everything else is computed in floating point.
 
     Args:
         bits: 4 or 8.
         block: neighbours along a row of the weight that share a step: 32, 64 or 128.
         symmetric: whether zero is code 0; otherwise each block has a zero point of its own.
+        exact_inputs: whether products read their inputs in floating point; slower, with 8 bits in ONNX Runtime much
+            slower than no integers at all.
 
     Returns:
         The scheme.
@@ -149,6 +156,7 @@ def weight_only(bits: int = 4, *, block: int = 32, symmetric: bool = True) -> Sc
         )
     low, high = (-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
     weight = QSpec(low, high, axis=1, block=block, symmetric=symmetric, storage_bits=bits)
+    inputs = None if exact_inputs else QSpec(-127, 127, axis=-1, block=block, symmetric=True, dynamic=True)
     return Scheme(
-        "weights", None, weight, f"Weights alone in {bits} bits: memory traffic bounds small batches."
+        "weights", inputs, weight, f"Weights alone in {bits} bits: memory traffic bounds small batches."
     )

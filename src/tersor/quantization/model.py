@@ -1,11 +1,13 @@
 """A QuantizedModel: the graph that trains and evaluates on integer grids."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
 
+from tersor.quantization.fake_quantize import FakeQuantize
 from tersor.quantization.hardware import Scheme
 from tersor.quantization.recipe import Recipe
 
@@ -57,3 +59,26 @@ class QuantizedModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, called as the original is."""
         return self.graph_module(*args, **kwargs)
+
+    @contextmanager
+    def rounding(self, chosen: Callable[[FakeQuantize], bool]) -> Iterator[None]:
+        """Round only with the quantizers that `chosen` accepts while the block runs; with none, nothing is rounded.
+
+        Example:
+            >>> import torch
+            >>> from tersor.quantization.quantize import quantize
+            >>> model, x = nn.Sequential(nn.Linear(4, 2)), torch.randn(8, 4)
+            >>> small = quantize(model, (x,), [(x,)])
+            >>> with small.rounding(lambda _: False):
+            ...     torch.allclose(small(x), model(x))
+            True
+        """
+        quantizers = [module for module in self.modules() if isinstance(module, FakeQuantize)]
+        before = [quantizer.enabled for quantizer in quantizers]
+        try:
+            for quantizer in quantizers:
+                quantizer.enabled = chosen(quantizer)
+            yield
+        finally:
+            for quantizer, enabled in zip(quantizers, before, strict=True):
+                quantizer.enabled = enabled

@@ -6,7 +6,7 @@ from torch import fx, nn
 
 from tersor._check import positive
 from tersor.errors import ArgumentError
-from tersor.loading.inputs import Inputs
+from tersor.loading.inputs import Inputs, as_inputs
 from tersor.planning.plan import Plan
 from tersor.quantization.build import build, names_of
 from tersor.quantization.calibrate import check_calibration
@@ -60,7 +60,7 @@ def quantize(
 
     Raises:
         ModelError: if `torch.export` does not accept the model.
-        DataError: if the calibration data is empty or not finite.
+        DataError: if the calibration data is empty, not finite, or not what the model is called with.
         PlanError: if the plan names a site that the model does not have.
         ArgumentError: if the model has no layer to quantize.
 
@@ -74,7 +74,8 @@ def quantize(
     Source: Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv 1806.08342.
     """
     positive("budget_s", budget_s)
-    batches = check_calibration(calibration)
+    inputs = as_inputs(inputs)
+    batches = check_calibration(calibration, inputs)
     graph_module = capture(model, inputs)
     chosen = _scheme(graph_module, scheme)
     if recipe == "auto":

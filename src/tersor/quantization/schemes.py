@@ -17,8 +17,8 @@ KERNELS: dict[str, tuple[str, ...]] = {
 def schemes(model: nn.Module, inputs: Inputs, runtime: str = "onnxruntime") -> tuple[str, ...]:
     """Return the kinds of schemes worth trying for `model`, most promising first; `quantize` takes each as `scheme`.
 
-    Static ranges come first where at least half of the layers are convolutions, dynamic ones elsewhere. Where linear
-    layers hold at least half of the weights, ranges taken at run time and weights alone are on the list as well.
+    Static ranges come first where at least half of the layers are convolutions, dynamic ones elsewhere. Ranges taken
+    at run time and weights alone are on the list where linear layers are the majority or hold half of the weights.
     Which one is fastest depends on shapes and processor: export and time them.
 
     Args:
@@ -53,12 +53,12 @@ def ranked(graph_module: fx.GraphModule) -> tuple[str, ...]:
     )
     if not layers:
         return ()
+    mostly_linear = 2 * len(convolutions) < len(layers)
     weights = {node: _weights(graph_module, node) for node in layers}
     linear = sum(count for node, count in weights.items() if node not in convolutions)
-    if 2 * linear < sum(weights.values()):
+    if not mostly_linear and 2 * linear < sum(weights.values()):
         return ("static",)
-    first = ("static", "dynamic") if 2 * len(convolutions) >= len(layers) else ("dynamic", "static")
-    return (*first, "int8", "int4")
+    return (*(("dynamic", "static") if mostly_linear else ("static", "dynamic")), "int8", "int4")
 
 
 def _weights(graph_module: fx.GraphModule, node: fx.Node) -> int:

@@ -8,11 +8,10 @@ import numpy as np
 from torch import nn
 
 from tersor.errors import ArgumentError
-from tersor.loading.inputs import Inputs
+from tersor.loading.inputs import Inputs, as_inputs
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.calibrate import check_calibration
 from tersor.quantization.choose import outputs
-from tersor.quantization.fake_quantize import FakeQuantize
 from tersor.quantization.insert import quantizer_calls
 from tersor.quantization.layers import layers
 from tersor.quantization.model import QuantizedModel
@@ -49,19 +48,14 @@ def sensitivity(quantized: QuantizedModel, batches: Sequence[Inputs]) -> tuple[C
         >>> sorted(cost.site for cost in sensitivity(small, [(x,)]))
         ['0', '2']
     """
-    calls = quantizer_calls(quantized.graph_module)
-    by_site = _quantizers_by_site(quantized)
-    try:
-        _enable(calls, set())
+    with quantized.rounding(lambda _: False):
         expected = outputs(quantized, batches)
-        energy = max(float(np.square(expected, dtype=np.float64).sum()), 1e-30)
-        costs = []
-        for site, own in by_site.items():
-            _enable(calls, own)
+    energy = max(float(np.square(expected, dtype=np.float64).sum()), 1e-30)
+    costs = []
+    for site, own in _quantizers_by_site(quantized).items():
+        with quantized.rounding(lambda quantizer, own=own: id(quantizer) in own):
             change = outputs(quantized, batches) - expected
-            costs.append(Cost(site, float(np.square(change, dtype=np.float64).sum()) / energy))
-    finally:
-        _enable(calls, {id(quantizer) for _, quantizer in calls})
+        costs.append(Cost(site, float(np.square(change, dtype=np.float64).sum()) / energy))
     return tuple(sorted(costs, key=lambda cost: -cost.noise))
 
 
@@ -73,11 +67,6 @@ def _quantizers_by_site(quantized: QuantizedModel) -> dict[str, set[int]]:
         own = {id(modules[node]) for node in layer.node.all_input_nodes if node in modules}
         found.setdefault(site, set()).update(own)
     return found
-
-
-def _enable(calls: Sequence[tuple[object, FakeQuantize]], own: set[int]) -> None:
-    for _, quantizer in calls:
-        quantizer.enabled = id(quantizer) in own
 
 
 def quantize_within(
@@ -116,7 +105,7 @@ def quantize_within(
 
     Source: additive noise model as in Dong et al., HAWQ-V2, NeurIPS 2020, with the noise measured.
     """
-    batches = check_calibration(calibration)
+    batches = check_calibration(calibration, as_inputs(inputs))
     whole = quantize(model, inputs, batches, **options)
     costs, allowed = sensitivity(whole, batches), 10.0 ** (-least_db / 10.0)
     best = whole
@@ -148,12 +137,8 @@ def _cheapest(costs: Sequence[Cost], allowed: float) -> set[Cost]:
 
 def _noise(quantized: QuantizedModel, batches: Sequence[Inputs]) -> float:
     """Return the energy of all rounding together over the energy of the outputs."""
-    calls = quantizer_calls(quantized.graph_module)
     have = outputs(quantized, batches)
-    try:
-        _enable(calls, set())
+    with quantized.rounding(lambda _: False):
         expected = outputs(quantized, batches)
-    finally:
-        _enable(calls, {id(quantizer) for _, quantizer in calls})
     error = np.square(have - expected, dtype=np.float64).sum()
     return float(error / max(float(np.square(expected, dtype=np.float64).sum()), 1e-30))

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+
+from tersor.exporting.export import export, open_artefact, with_options
+from tersor.quantization.fidelity import fidelity
+from tersor.quantization.hardware import detect, weight_only
+from tersor.quantization.quantize import quantize
+from tersor.quantization.schemes import schemes
+
+pytest.importorskip("openvino")
+
+
+def products():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(128, 256), nn.GELU(), nn.Linear(256, 64)).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(16, 3, 128, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["static", "int8", "int4"])
+def test_the_file_computes_what_the_simulation_computes(kind, x, tmp_path):
+    model = products()
+    assert kind in schemes(model, (x,), "openvino")
+    small = quantize(model, (x[:2],), [(x,)], scheme=kind)
+    assert fidelity(small, open_artefact(export(small, (x,), tmp_path / "m.onnx", "openvino")), [(x,)]) >= 40
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [weight_only(4, block=128), weight_only(4, symmetric=False), weight_only(8, exact_inputs=True)],
+    ids=["signed", "unsigned", "exact"],
+)
+def test_products_round_what_they_read_as_the_scheme_says(scheme, x, tmp_path):
+    if not detect().sums_exactly:
+        pytest.skip("these kernels need 32-bit sums")
+    small = quantize(products(), (x[:2],), [(x,)], scheme=scheme)
+    artefact = export(small, (x,), tmp_path / "m.onnx", "openvino")
+    assert fidelity(small, open_artefact(artefact), [(x,)]) >= 80
+    other = with_options(artefact, input_block=0 if scheme.activation else 32)
+    assert fidelity(small, open_artefact(other), [(x,)]) <= 60
+
+
+def test_a_convolutional_network_computes_what_its_simulation_computes(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+    images = torch.randn(32, 3, 12, 12)
+    small = quantize(model, (images[:2],), [(images,)])
+    artefact = export(small, (images[:2],), tmp_path / "m.onnx", "openvino")
+    assert fidelity(small, open_artefact(artefact), [(images,)]) >= 40
