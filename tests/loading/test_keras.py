@@ -361,3 +361,13 @@ def test_the_items_of_a_keras_data_set_are_batches(keras):
 
     task, _ = build_task(nn.Linear(4, 2), Pieces())
     assert sum(map(len, (task.train, task.search, task.certification))) == 900
+
+
+def test_an_old_file_is_opened_only_on_the_users_word(keras, tmp_path):
+    model, path = classic(keras), tmp_path / "m.h5"
+    model.save(path)
+    with pytest.raises(ModelError, match=r"save it as \.keras, or pass --allow-code-execution"):
+        load_model(path)
+    x = torch.randn(2, 9, 9, 3)
+    found = load_model(path, allow_code_execution=True)
+    torch.testing.assert_close(found(x), model(x, training=False).detach(), rtol=1e-4, atol=1e-5)

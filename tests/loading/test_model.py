@@ -282,3 +282,15 @@ def test_a_hub_model_without_network_or_cache_is_one_clear_error(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="cannot be"):
         load_model("hf:no-such-owner/no-such-model@main")
+
+
+def test_a_pickled_module_is_opened_only_on_the_users_word(tmp_path):
+    torch.save(nn.Linear(2, 1), tmp_path / "m.pt")
+    with pytest.raises(ModelError, match="--allow-code-execution if it is a whole module"):
+        load_model(tmp_path / "m.pt")
+    assert isinstance(load_model(tmp_path / "m.pt", allow_code_execution=True), nn.Linear)
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="holds dict, not a module"):
+        load_model(tmp_path / "w.pt", allow_code_execution=True)
+    with pytest.raises(ModelError, match="There is no file"):
+        load_model(tmp_path / "none.pt", allow_code_execution=True)

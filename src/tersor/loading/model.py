@@ -11,20 +11,21 @@ from torch import nn
 
 from tersor._extras import require
 from tersor.errors import ArgumentError, ModelError
-from tersor.loading.keras.opening import from_keras, is_keras_model, read_keras
+from tersor.loading.keras.opening import from_keras, is_keras_model, read_keras, read_trusted_keras
 from tersor.loading.references import first_line, is_entry_point, load_object
-from tersor.loading.weights import fit_weights, read_weights
+from tersor.loading.weights import fit_weights, read_module, read_weights
 
 #: Why a file alone cannot be taken, by suffix. Each sentence says what to pass instead.
 _FILES = {
-    ".h5": "An .h5 file can run code when it is loaded and is not read; pass file.py:build with --weights "
-    "as .safetensors.",
+    ".h5": "An .h5 file can run code when it is loaded; save it as .keras, or pass --allow-code-execution if you "
+    "made it yourself.",
     ".pt2": "A .pt2 program can run code when it is loaded and is not read as a model; "
     "pass the PyTorch model that it was exported from.",
     ".xml": "An OpenVINO file is a finished graph, which tersor does not read as a model; "
     "pass the PyTorch model that it was exported from.",
     ".safetensors": "A .safetensors file holds weights without the network; pass file.py:build --weights FILE.",
-    ".pt": "A torch file holds weights, or a pickle that runs code; pass file.py:build --weights FILE.",
+    ".pt": "A torch file holds weights, or a pickle that runs code; pass file.py:build --weights FILE, or "
+    "--allow-code-execution if it is a whole module that you saved yourself.",
     ".pkl": "A pickle runs code when it is loaded and is not read; pass file.py:build with --weights as .safetensors.",
 }
 _FILES |= dict.fromkeys((".pth", ".ckpt", ".bin"), _FILES[".pt"])
@@ -98,6 +99,8 @@ def _from_string(reference: str, arguments: dict[str, Any], allow_code_execution
         return _from_folder(path, arguments, allow_code_execution)
     if path.suffix in _READERS:
         return _READERS[path.suffix](path, arguments)
+    if allow_code_execution and path.suffix in _TRUSTED:
+        return _TRUSTED[path.suffix](path)
     if path.suffix in _FILES:
         raise ModelError(f"{reference!r}: {_FILES[path.suffix]}")
     raise ArgumentError(f"{reference!r} {_READINGS}")
@@ -182,7 +185,9 @@ def _pretrained(
         content, _ = transformers.PreTrainedConfig.get_config_dict(
             identity, revision=revision, local_files_only=local
         )
-    except Exception as cause:  # of a configuration that is no mapping, transformers raises what its code runs into
+    except (
+        Exception
+    ) as cause:  # of a configuration that is no mapping, transformers raises what its code runs into
         raise ModelError(f"The configuration of {identity!r} cannot be read: {first_line(cause)}") from cause
     # Checked in the file itself: a configuration must not be able to switch its own code on.
     if (asks := _asks_for_code(content)) and not allow_code_execution:
@@ -239,4 +244,11 @@ def _from_onnx_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
 _READERS: dict[str, Callable[[Path, dict[str, Any]], nn.Module]] = {
     ".keras": _from_keras_file,
     ".onnx": _from_onnx_file,
+}
+#: Files that run code when they are read; only with the user's word.
+_TRUSTED: dict[str, Callable[[Path], nn.Module]] = {
+    ".pt": read_module,
+    ".pth": read_module,
+    ".h5": read_trusted_keras,
+    ".hdf5": read_trusted_keras,
 }

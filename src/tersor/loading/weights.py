@@ -53,6 +53,22 @@ def read_weights(path: str | Path, *, allow_code_execution: bool = False) -> dic
     return _tensors(_read_torch(path, allow_code_execution), path)
 
 
+def read_module(path: Path) -> nn.Module:
+    """Return the module that was pickled into a torch file. This runs whatever the file says; only for files you made.
+
+    Raises:
+        ModelError: if the file is missing, or holds something else.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no file {str(path)!r} (looked from {str(Path.cwd())!r}).")
+    found = _read_torch(path, allow_code_execution=True)
+    if not isinstance(found, nn.Module):
+        raise ModelError(
+            f"{path.name!r} holds {type(found).__name__}, not a module; pass file.py:build --weights {path.name}."
+        )
+    return found
+
+
 def _read_torch(path: Path, allow_code_execution: bool) -> Any:
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"

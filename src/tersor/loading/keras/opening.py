@@ -57,6 +57,22 @@ def read_keras(path: str | Path, custom_objects: str | Mapping[str, Any] | None 
     return from_keras(model)
 
 
+def read_trusted_keras(path: Path) -> nn.Module:
+    """Return the network of an `.h5` file. Keras runs whatever code the file holds; only for files you made.
+
+    Raises:
+        ModelError: if Keras cannot open it, or it does not convert.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no Keras file {str(path)!r} (looked from {str(Path.cwd())!r}).")
+    keras = keras_on_torch(path.name)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=False)
+    except Exception as cause:  # Keras raises whatever its parts raise
+        raise ModelError(f"Keras cannot open {path.name!r}: {first_line(cause)}") from cause
+    return from_keras(model)
+
+
 def is_keras_model(value: object) -> bool:
     """Whether `value` is a Keras model; Keras is not imported to find out."""
     keras = sys.modules.get("keras")
