@@ -165,8 +165,9 @@ def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate])
         return _failed(run, blank, kind + (str(error).strip().partition("\n")[0] or "no reason given"))
     assert done.quality is not None
     value, metric = done.quality.value, run.task.metric.name
-    run.say("candidate", f"{done.name}: {metric} {value:.4f} on search data (limit {run.floor:.4f})")
-    return run.journal.keep(done, run.task, run.clock.elapsed_s)
+    kept = run.journal.keep(done, run.task, run.clock.elapsed_s)
+    run.say("candidate", f"{kept.name}: {metric} {value:.4f} on search data (limit {run.floor:.4f})")
+    return kept
 
 
 def _failed(run: Run, blank: Candidate, reason: str) -> Candidate:
