@@ -5,24 +5,20 @@ import random
 
 import pytest
 
-from tersor.reporting.record import (
+from tersor.reporting.details import ChangedAnswer, Operator, Phase, Roofline, RooflinePoint, Slice
+from tersor.reporting.record import (  # fmt: skip
     Aim,
-    ChangedAnswer,
     Claim,
     Curve,
     Estimate,
     Latency,
     Layer,
-    Phase,
     Record,
-    Roofline,
-    RooflinePoint,
     Row,
-    Slice,
     Split,
     Standing,
     Verdict,
-)  # fmt: skip
+)
 
 HOLDS, MISSES = Standing.HOLDS, Standing.MISSES
 
@@ -168,6 +164,7 @@ def record() -> Record:
             Slice(name=f"digit {digit}", samples=36, before=1.0, after=0.9722 if digit in (1, 8) else 1.0)
             for digit in range(10)
         ),
+        operators=(Operator(name="Conv", before=6, after=0), Operator(name="QLinearConv", before=0, after=6)),
         changed=(
             ChangedAnswer(sample="17", target="8", before="8", after="3", picture=DOT),
             ChangedAnswer(sample="40", target="1", before="7", after="1", picture=DOT),

@@ -6,17 +6,8 @@ import altair as alt
 import pytest
 
 from tersor.reporting import front, heat, pictures, spread
-from tersor.reporting.record import (
-    Aim,
-    Curve,
-    Estimate,
-    Latency,
-    Layer,
-    Roofline,
-    RooflinePoint,
-    Row,
-    Standing,
-)
+from tersor.reporting.details import Roofline, RooflinePoint
+from tersor.reporting.record import Aim, Curve, Estimate, Latency, Layer, Row, Standing
 from tersor.reporting.svg import NARROW, WIDE, Picture, draw
 
 

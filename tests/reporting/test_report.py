@@ -136,8 +136,8 @@ def test_the_page_is_small_enough_to_mail(page):
 @pytest.mark.usefixtures("undrawn")
 def test_the_parts_come_in_the_order_that_a_reader_needs(record):
     assert [section.anchor for section in sections.sections(record)] == [
-        "comparison", "candidates", "layers", "sensitivity", "slices", "changed", "latency", "training", "certificate",
-        "baselines", "roofline", "dropped", "budget", "environment", "command",
+        "comparison", "candidates", "layers", "operators", "sensitivity", "slices", "changed", "latency",
+        "training", "certificate", "baselines", "roofline", "dropped", "budget", "environment", "command",
     ]  # fmt: skip
 
 

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from tersor.analysis.collect import collect
+from tersor.exporting.export import export
 from tersor.graph.trace import trace
 from tersor.loading.build import build_task
 from tersor.pruning.criteria.registry import make_criterion
 from tersor.pruning.score import score
-from tersor.search.insight import phases
+from tersor.search.insight import operators, phases
 from tersor.search.sensitivity import PRUNED, ROUNDED, layer_sensitivity
 
 
@@ -66,3 +67,11 @@ def test_a_line_of_the_log_tells_what_the_time_before_it_was_spent_on(tmp_path):
         "measuring the answer": 9.0,
     }
     assert phases(None) == phases(tmp_path / "none") == ()
+
+
+def test_operators_of_two_files_are_counted(task, tmp_path):
+    whole = export(task.model, task.inputs, tmp_path / "whole.onnx")
+    part = export(nn.Sequential(nn.Linear(12, 3)), task.inputs, tmp_path / "part.onnx")
+    found = {entry.name: (entry.before, entry.after) for entry in operators(whole, part)}
+    assert found == {"Gemm": (3, 1), "Relu": (2, 0)}
+    assert operators(None, part) == ()

@@ -3,7 +3,10 @@
 import math
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ConfigDict
+
+#: Of every part of a record: no field that is not known.
+STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="null")
 
 
 def _finite(value: object) -> float | None:

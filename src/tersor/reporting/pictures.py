@@ -10,7 +10,8 @@ from typing import Any
 import altair as alt
 
 from tersor.reporting import words
-from tersor.reporting.record import Curve, Estimate, Record, Roofline, RooflinePoint
+from tersor.reporting.details import Roofline, RooflinePoint
+from tersor.reporting.record import Curve, Estimate, Record
 from tersor.reporting.svg import Picture, haloed, inline, picture
 
 _COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))

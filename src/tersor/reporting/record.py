@@ -10,16 +10,15 @@ from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from tersor.errors import ArgumentError
-from tersor.reporting.numbers import Count, Number
+from tersor.reporting.details import ChangedAnswer, Operator, Phase, Roofline, Slice
+from tersor.reporting.numbers import STRICT, Count, Number
 
 #: Version of the layout of `report.json`; it grows when a field changes its meaning or goes.
 SCHEMA = 1
-
-_STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="null")
 
 
 class Standing(StrEnum):
@@ -30,7 +29,7 @@ class Standing(StrEnum):
     UNTESTED = "not tested"
 
 
-@dataclass(frozen=True, slots=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Estimate:
     """A number with its interval.
 
@@ -47,7 +46,7 @@ class Estimate:
     confidence: float = 0.95
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Split:
     """A part of the data: its name, how many samples it has, and how it was made."""
 
@@ -56,7 +55,7 @@ class Split:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Aim:
     """What was asked for.
 
@@ -85,7 +84,7 @@ class Aim:
     splits: tuple[Split, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Verdict:
     """The answer.
 
@@ -102,7 +101,7 @@ class Verdict:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Latency:
     """Times of one call.
 
@@ -121,7 +120,7 @@ class Latency:
     samples_s: tuple[Number, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Row:
     """A model that was looked at: the base, a free baseline, or a candidate.
 
@@ -162,7 +161,7 @@ class Row:
     dropped_because: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Layer:
     """What the chosen plan did to one layer.
 
@@ -186,28 +185,7 @@ class Layer:
     sensitivity: Mapping[str, Number] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Slice:
-    """Quality on one class or part of the data, before and after."""
-
-    name: str
-    samples: int
-    before: Number
-    after: Number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class ChangedAnswer:
-    """A sample that original and answer class differently; `picture` is empty or a PNG as a data address."""
-
-    sample: str
-    target: str
-    before: str
-    after: str
-    picture: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Curve:
     """A quantity over training.
 
@@ -226,7 +204,7 @@ class Curve:
     unit: str = "step"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Claim:
     """The certificate in words, and its numbers as they are to be shown."""
 
@@ -234,53 +212,7 @@ class Claim:
     numbers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class RooflinePoint:
-    """A model on the roofline.
-
-    Attributes:
-        name: the model.
-        macs_per_byte: multiply-adds for each byte moved.
-        macs_per_s: multiply-adds per second reached.
-        limit_s: shortest time that a call could take on this machine.
-        share: that time over the measured one; 1 is the limit.
-        bound: what sets the limit, `arithmetic` or `memory`.
-    """
-
-    name: str
-    macs_per_byte: Number
-    macs_per_s: Number
-    limit_s: Number = None
-    share: Number = None
-    bound: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Roofline:
-    """What the machine can do at most, measured, and where the models stand.
-
-    Attributes:
-        macs_per_s: highest arithmetic rate measured.
-        bytes_per_s: highest memory rate measured.
-        int8_macs_per_s: highest arithmetic rate measured in 8-bit integers.
-        points: the models.
-    """
-
-    macs_per_s: float
-    bytes_per_s: float
-    int8_macs_per_s: Number = None
-    points: tuple[RooflinePoint, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
-class Phase:
-    """How long a part of the search took."""
-
-    name: str
-    seconds: Number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Record:
     """Everything about one run, ready to be formatted.
 
@@ -295,6 +227,7 @@ class Record:
         chosen: index into `candidates` of what is shipped; None when the original is.
         baselines: the original model in every runtime that costs nothing.
         layers: what was done to which layer, in the order of the network.
+        operators: operators of the files, the most frequent first.
         slices: quality by class or part of the data.
         changed: samples whose answer changed; only where they were asked for, because they are the user's data.
         curves: training curves.
@@ -333,6 +266,7 @@ class Record:
     chosen: int | None = None
     baselines: tuple[Row, ...] = ()
     layers: tuple[Layer, ...] = ()
+    operators: tuple[Operator, ...] = ()
     slices: tuple[Slice, ...] = ()
     changed: tuple[ChangedAnswer, ...] = ()
     curves: tuple[Curve, ...] = ()

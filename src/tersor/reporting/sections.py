@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 
 from tersor.reporting import front, pictures, spread, tables, words
+from tersor.reporting.details import ChangedAnswer
 from tersor.reporting.heat import Heat, heat, overview
-from tersor.reporting.record import ChangedAnswer, Estimate, Record
+from tersor.reporting.record import Estimate, Record
 from tersor.reporting.svg import Picture
 from tersor.reporting.tables import Table
 
@@ -73,6 +74,12 @@ def _changes(record: Record) -> tuple[Section, ...]:
             title="What was done to which layer",
             steps=record.shipped.recipe,
             tables=_filled(tables.layers(record)),
+        ),
+        Section(
+            anchor="operators",
+            title="Operators of the file",
+            note="What the runtime is given, before it rewrites the graph for itself.",
+            tables=_filled(tables.operators(record)),
         ),
         Section(
             anchor="sensitivity",

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tersor.reporting import words
-from tersor.reporting.record import Latency, Record, Row, Slice
+from tersor.reporting.details import Slice
+from tersor.reporting.record import Latency, Record, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,12 @@ def slices(record: Record) -> Table:
     )
     columns = ("part", "samples", "original", "shipped", "change")
     return Table(f"{record.aim.metric} by part of the data", columns, rows, frozenset(range(1, 5)))
+
+
+def operators(record: Record) -> Table:
+    """Return how many operators of each kind the files hold."""
+    rows = tuple((entry.name, str(entry.before), str(entry.after)) for entry in record.operators)
+    return Table("Operators of the files", ("operator", "original", "shipped"), rows, frozenset({1, 2}))
 
 
 def changed(record: Record) -> Table:

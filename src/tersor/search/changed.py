@@ -12,7 +12,7 @@ from tersor.exporting.artefact import Artefact
 from tersor.exporting.opening import open_artefact
 from tersor.loading.inputs import flatten, to_numpy
 from tersor.loading.task import Batch
-from tersor.reporting.record import ChangedAnswer
+from tersor.reporting.details import ChangedAnswer
 from tersor.search.candidate import Candidate
 from tersor.search.run import Run
 

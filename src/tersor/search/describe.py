@@ -104,6 +104,7 @@ def describe(story: Story, command: str = "", config: str = "", insight: Insight
         chosen=best_index,
         baselines=tuple(_baseline_row(run, baseline) for baseline in run.baselines),
         layers=layer_rows(run.task.model, story.answer, insight),
+        operators=insight.operators,
         slices=insight.slices,
         curves=tuple(_curve(candidate) for candidate in story.tried if candidate.losses),
         claim=_claim(story),

@@ -1,6 +1,7 @@
 """What a report tells beyond the search: measured once, at the end, and never at the price of the result."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,13 @@ import torch
 from torch import nn
 
 from tersor.analysis.facts import facts
+from tersor.exporting.artefact import Artefact
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.measurement.result import Measurement
 from tersor.measurement.roofline import distance
 from tersor.measurement.roofline import roofline as measured_limits
-from tersor.reporting.record import Phase, Roofline, RooflinePoint, Slice
+from tersor.reporting.details import Operator, Phase, Roofline, RooflinePoint, Slice
 from tersor.search.candidate import Candidate
 from tersor.search.run import Run
 from tersor.search.sensitivity import Noise, layer_sensitivity, produced_by
@@ -46,6 +48,7 @@ class Insight:
     Attributes:
         sensitivity: for each layer what the outputs lose when it alone is changed, by method.
         reasons: for each layer why it cannot be cut; empty text where it can.
+        operators: how many of each kind the files of original and answer hold.
         slices: quality of each class on the search split, original and answer.
         roofline: the limits of the machine, and where original and answer stand.
         phases: time by phase.
@@ -54,6 +57,7 @@ class Insight:
 
     sensitivity: Noise = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    operators: tuple[Operator, ...] = ()
     slices: tuple[Slice, ...] = ()
     roofline: Roofline | None = None
     phases: tuple[Phase, ...] = ()
@@ -86,6 +90,7 @@ def look(run: Run, answer: Candidate, log: Path | None) -> Insight:
     return Insight(
         sensitivity=noise,
         reasons={} if graph is None else _reasons(graph),
+        operators=attempt("operators", lambda: operators(run.base.artefact, answer.artefact), ()),
         slices=attempt("slices", lambda: slices(run, answer), ()),
         roofline=attempt("roofline", lambda: _roofline(run, answer), None) if left_s > 5.0 else None,
         phases=attempt("phases", lambda: phases(log), ()),
@@ -110,6 +115,21 @@ def phases(log: Path | None) -> tuple[Phase, ...]:
             total[name] = total.get(name, 0.0) + max(0.0, now - before)
             before = now
     return tuple(Phase(name=name, seconds=seconds) for name, seconds in total.items() if seconds >= 0.05)
+
+
+def operators(base: Artefact | None, answer: Artefact | None) -> tuple[Operator, ...]:
+    """Count the operators of two ONNX files, the most frequent first; empty for files of another kind."""
+    if base is None or answer is None or {base.path.suffix, answer.path.suffix} != {".onnx"}:
+        return ()
+    before, after = (Counter(_operators(file.path)) for file in (base, answer))
+    names = sorted(before | after, key=lambda name: (-max(before[name], after[name]), name))
+    return tuple(Operator(name=name, before=before[name], after=after[name]) for name in names)
+
+
+def _operators(path: Path) -> list[str]:
+    import onnx
+
+    return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
 
 
 def slices(run: Run, answer: Candidate) -> tuple[Slice, ...]:
