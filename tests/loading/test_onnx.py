@@ -81,6 +81,8 @@ def test_a_graph_answers_as_the_runtime_and_keeps_the_names_of_its_weights(name,
     if name == "table":
         assert {n for n, _ in module.named_parameters()} == {n for n, _ in model.named_parameters()}
         assert isinstance(module.get_submodule("0"), nn.Linear)
+    if name == "text":
+        assert isinstance(module.get_submodule("encoder.linear1"), nn.Linear)
 
 
 @pytest.mark.parametrize("name", ["table", "image"])

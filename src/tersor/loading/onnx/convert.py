@@ -146,9 +146,8 @@ class _Conversion:
         shape = self.shapes.get(node.input[0]) if node.input else None
         if shape is not None:
             attributes |= {"#rank": len(shape), "#spatial": shape[2:]}
-        weights = [name for name in node.input[1:] if self.values.get(name, Value()).constant is not None]
-        if node.op_type == "Gather":
-            weights = [node.input[0]]
+        named = node.input if node.op_type in ("Gather", "Add") else node.input[1:]
+        weights = [name for name in named if self.values.get(name, Value()).constant is not None]
         computed = [n for n in node.input if n and self.values[n].constant is None]
         return Call(
             node.op_type,

@@ -103,6 +103,13 @@ class Build:
         self.root[name] = module.eval()
         return Value(self.graph.call_module(name, arguments))
 
+    def rename(self, node: fx.Node, name: str) -> None:
+        """Call the module of a node by another name, if that one tells more: one with dots comes from its weights."""
+        if "." in name:
+            module = self.root.pop(str(node.target))
+            node.target = self.free(name)
+            self.root[node.target] = module
+
     def function(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Value:
         """Add a call of a torch function."""
         return Value(self.graph.call_function(function, arguments, named))

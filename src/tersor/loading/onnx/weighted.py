@@ -139,6 +139,7 @@ def add(build: Build, call: Call) -> Value | None:
         module = build.root.get(value.node.target)
         if isinstance(module, nn.Linear) and module.bias is None and row.shape == (module.out_features,):
             module.bias = nn.Parameter(_t(row))
+            build.rename(value.node, call.name)
             return value
     return None
 
