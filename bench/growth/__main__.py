@@ -3,7 +3,8 @@
     python -m bench.growth [--seconds 120]
 
 Transformers with random weights, each step in a fresh process; a step is not run on the next larger network once it
-took longer than `--seconds`. Writes `bench/results/growth.json`, `.md` and `.svg` after every point.
+took longer than `--seconds`. Writes `bench/results/growth.json`, `.md` and `.svg` after every point, and goes on from
+what they hold.
 """
 
 import argparse
@@ -26,8 +27,8 @@ AXES = {
     "parameters": [(128, 4), (256, 4), (512, 4), (1024, 4), (2304, 4), (4608, 4)],
     "layers": [(128, 2), (128, 4), (128, 8), (128, 16), (128, 32), (128, 64)],
 }
-#: Widest network with weights: 255 million of them. Without, a billion takes no memory.
-MOST_WIDTH = 2304
+#: Widest network with weights: `prune` takes about twelve times their memory. Without, a billion takes none.
+MOST_WIDTH = 1024
 
 
 def run(step: str, width: int, blocks: int) -> dict | None:
@@ -117,11 +118,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     most_s = options.seconds
+    stored = options.results / "growth.json"
     result: dict = {"machine": asdict(this_machine()), "points": []}
+    if stored.exists():
+        result = json.loads(stored.read_text())
+    known = {(p["axis"], p["step"], p["width"], p["blocks"]) for p in result["points"]}
     for step in STEPS:
         for axis, networks in AXES.items():
             for width, blocks in networks:
-                if step in NEEDS_WEIGHTS and width > MOST_WIDTH:
+                too_wide = step in NEEDS_WEIGHTS and width > MOST_WIDTH
+                if too_wide or (axis, step, width, blocks) in known:
                     continue
                 found = run(step, width, blocks)
                 if found is None:
