@@ -65,9 +65,9 @@ def smaller(run):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("os.abort()", "exit code -6"),
+        pytest.param("os.abort()", "exit code -6", marks=pytest.mark.slow),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "exit code -11"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "exit code -9"),
+        pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "exit code -9", marks=pytest.mark.slow),
         ("time.sleep(600)", "gave no answer in 8 s"),
     ],
 )
