@@ -38,12 +38,19 @@ def run(step: str, width: int, blocks: int) -> dict | None:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
+#: Less than this is not seen beside what the imports took.
+LEAST = {"processor_s": 0.0, "extra_bytes": 20e6}
+
+
 def exponent(points: list[dict], axis: str, quantity: str) -> float:
-    """Return the slope of log(quantity) over log(size), from the larger half of the points."""
+    """Return the slope of log(quantity) over log(size), from the larger half of the points; nan below `LEAST`."""
     key = "parameters" if axis == "parameters" else "blocks"
     larger = sorted(points, key=lambda point: point[key])[len(points) // 2 :]
-    sizes, values = ([max(point[name], 1) for point in larger] for name in (key, quantity))
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0]) if len(larger) > 1 else float("nan")
+    seen = [point for point in larger if point[quantity] > LEAST[quantity]]
+    if len(seen) < 2:
+        return float("nan")
+    sizes, values = ([point[name] for point in seen] for name in (key, quantity))
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def series(points: list[dict]) -> list[tuple[tuple[str, str], list[dict]]]:
@@ -69,7 +76,7 @@ def page(result: dict) -> str:
     ]
     for (axis, step), points in series(result["points"]):
         powers = (exponent(points, axis, quantity) for quantity in ("processor_s", "extra_bytes"))
-        lines.append(f"| {axis} | {step} | {' | '.join(format(power, '.2f') for power in powers)} |")
+        lines.append(f"| {axis} | {step} | {' | '.join(map(shown, powers))} |")
     lines += ["", "| step | parameters | blocks | width | processor time, s | memory above the network, MB |"]
     lines += ["|---|---|---|---|---|---|"]
     lines += [
@@ -79,6 +86,10 @@ def page(result: dict) -> str:
         for p in points
     ]
     return "\n".join(lines) + "\n"
+
+
+def shown(power: float) -> str:
+    return "too little to see" if np.isnan(power) else f"{power:.2f}"
 
 
 def chart(points: list[dict]) -> altair.HConcatChart:
