@@ -31,11 +31,13 @@ class Contender:
         tool: whose code it is.
         name: criterion and selection.
         prune: from (model, largest multiply-adds per sample, calibration) to a smaller model.
+        distil: fine-tune towards the outputs of the unpruned model, as the product does, in place of the labels.
     """
 
     tool: str
     name: str
     prune: Prune = field(compare=False)
+    distil: bool = False
 
 
 def _least_ratio(cut: Callable[[float], tuple[float, object]], most: float) -> object:
@@ -107,9 +109,9 @@ def _gradients(model: nn.Module, batches: Sequence[Batch]) -> None:
         nn.functional.cross_entropy(model(*batch.inputs), batch.target).backward()
 
 
-def _ours(name: str, select: str, *, repair: bool = False) -> Contender:
-    label = f"{name}, {select}" + (", compensated" if repair else "")
-    return Contender("tersor", label, _tersor(make_criterion(name), select, repair))
+def _ours(name: str, select: str, *, repair: bool = False, distil: bool = False) -> Contender:
+    label = f"{name}, {select}" + ", compensated" * repair + ", distilled" * distil
+    return Contender("tersor", label, _tersor(make_criterion(name), select, repair), distil)
 
 
 def _theirs(importance: str, everywhere: bool) -> Contender:
@@ -129,6 +131,7 @@ def contenders() -> list[Contender]:
     return [
         _ours("fisher", "per MAC"),
         _ours("fisher", "per MAC", repair=True),
+        _ours("fisher", "per MAC", repair=True, distil=True),
         _ours("taylor", "per MAC"),
         _ours("taylor", "global"),
         _ours("taylor", "local"),
