@@ -108,7 +108,10 @@ def write_pages(folder: Path) -> None:
             (place / f"{slug(name)}.md").write_text(algorithm_page(name, member), encoding="utf-8")
         (place / "index.md").write_text(contents(catalogue), encoding="utf-8")
     (folder / "commands.md").write_text(commands_page(), encoding="utf-8")
-    (folder / "compare.md").write_text(compare_page(ROOT / "bench" / "results"), encoding="utf-8")
+    results = ROOT / "bench" / "results"
+    (folder / "compare.md").write_text(compare_page(results), encoding="utf-8")
+    for picture in results.glob("*.svg"):
+        shutil.copy(picture, folder)
 
 
 def slug(name: str) -> str:
