@@ -341,9 +341,6 @@ def _with_numbers(
 ) -> Certificate:
     main, demand = parts[0], case.demands[0]
     level = certificate.attempt.alpha / len(case.finalists)
-    whole = isinstance(seen, Pairs) and demand.members is None and len(seen) == len(case.seal)
-    # A metric where lower is better is the negative of its mean score.
-    sign = 1.0 if demand.metric.higher_is_better else -1.0
     return replace(
         certificate,
         decision=Decision.HOLDS,
@@ -351,8 +348,17 @@ def _with_numbers(
         evidence=main.evidence,
         also=tuple(parts[1:]),
         bound=upper_bound(TESTS[main.method.name], seen, level, span=demand.span),
-        base_quality=sign * float(np.mean(seen.base)) if whole else None,
+        base_quality=_base_quality(demand, seen, len(case.seal)),
     )
+
+
+def _base_quality(demand: Demand, seen: Outcomes, samples: int) -> float | None:
+    """Return the metric of the base, if all samples were scored one by one."""
+    if not isinstance(seen, Pairs) or demand.members is not None or len(seen) != samples:
+        return None
+    # A metric where lower is better is the negative of its mean score.
+    sign = 1.0 if demand.metric.higher_is_better else -1.0
+    return sign * float(np.mean(seen.base))
 
 
 def _check_streams(contenders: Sequence[Contender], demands: Sequence[Demand]) -> None:

@@ -191,6 +191,7 @@ def _near(ours: Sample, theirs: Sample) -> bool:
 
 
 def samples_of(split: Split) -> Iterator[np.ndarray]:
+    """Yield the first input of every sample of a split, as an array."""
     for batch in split.batches(256):
         tensor = flatten(batch.inputs)[0].detach().cpu()
         yield from (tensor.float() if tensor.is_floating_point() else tensor).numpy()
