@@ -99,7 +99,12 @@ def test_rates_beyond_the_stability_edge_are_left():
     curvature = 1e4
     target = lambda model, _batch: curvature * model.weight.square().sum()
     choice = choose(
-        nn.Linear(1, 1, bias=False), batches(), target, steps=4000, probe=PROBE[:1], rules=Rules(control=SGD(lr=1e-9))
+        nn.Linear(1, 1, bias=False),
+        batches(),
+        target,
+        steps=4000,
+        probe=PROBE[:1],
+        rules=Rules(control=SGD(lr=1e-9)),
     )
     assert math.isfinite(min(t.loss for t in choice.trials))
     tried = [t.recipe.lr for t in choice.trials if isinstance(t.recipe, SGD)]
