@@ -156,7 +156,7 @@ def test_a_task_goes_through_the_whole_journey(name):
     model, data, words = make()
     if name == "regression" or name.startswith("own"):
         words |= {"metric": words.get("metric", "r2")}
-    result = optimize(model, data, max_drop=0.5, goal="size", methods=("quantize",), budget="20s", **words)
+    result = optimize(model, data, max_drop="30%", goal="size", methods=("quantize",), budget="10s", **words)
     assert result.artefact.path.is_file()
     assert result.run.base.quality is not None
     assert metric in {result.run.task.metric.name, "mse"}
