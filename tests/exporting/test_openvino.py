@@ -21,7 +21,7 @@ def x():
     return torch.randn(16, 3, 128, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("kind", ["static", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["static"])
 def test_the_file_computes_what_the_simulation_computes(kind, x, tmp_path):
     model = products()
     assert kind in schemes(model, (x,), "openvino")
@@ -31,8 +31,8 @@ def test_the_file_computes_what_the_simulation_computes(kind, x, tmp_path):
 
 @pytest.mark.parametrize(
     "scheme",
-    [weight_only(4, block=128), weight_only(4, symmetric=False), weight_only(8, exact_inputs=True)],
-    ids=["signed", "unsigned", "exact"],
+    [weight_only(4, block=128), weight_only(8), weight_only(8, exact_inputs=True)],
+    ids=["4 bits", "8 bits", "exact inputs"],
 )
 def test_products_round_what_they_read_as_the_scheme_says(scheme, x, tmp_path):
     if not detect().sums_exactly:
@@ -42,15 +42,3 @@ def test_products_round_what_they_read_as_the_scheme_says(scheme, x, tmp_path):
     assert fidelity(small, open_artefact(artefact), [(x,)]) >= 80
     other = with_options(artefact, input_block=0 if scheme.activation else 32)
     assert fidelity(small, open_artefact(other), [(x,)]) <= 60
-
-
-def test_a_convolutional_network_computes_what_its_simulation_computes(tmp_path):
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, 4),
-    ).eval()  # fmt: skip
-    images = torch.randn(32, 3, 12, 12)
-    small = quantize(model, (images[:2],), [(images,)])
-    artefact = export(small, (images[:2],), tmp_path / "m.onnx", "openvino")
-    assert fidelity(small, open_artefact(artefact), [(images,)]) >= 40
