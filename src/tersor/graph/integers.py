@@ -117,8 +117,9 @@ class Traced(int):
 
     def __eq__(self, other: object) -> Any:
         same = operator.eq(int(self), int(other) if isinstance(other, int) else other)
-        if isinstance(same, bool) and isinstance(other, int):
-            self.seen.compared.append(("eq", self.expression, expression_of(other), same))
+        # Equal to a plain number may mean: to a size that some call gave out untraced.
+        if isinstance(other, Traced) or (same is False and isinstance(other, int)):
+            self.seen.compared.append(("eq", self.expression, expression_of(other), bool(same)))
         return same
 
     def __ne__(self, other: object) -> Any:
