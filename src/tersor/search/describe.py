@@ -117,7 +117,7 @@ def describe(story: Story, command: str = "", config: str = "", insight: Insight
         config=config,
         phases=insight.phases,
         budget_s=run.request.budget_s,
-        warnings=tuple(note for note in story.notes if note.startswith("warning")),
+        warnings=tuple(n.removeprefix("warning").strip() for n in story.notes if n.startswith("warning")),
         omitted=insight.omitted,
     )
 
