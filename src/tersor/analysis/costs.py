@@ -69,12 +69,16 @@ def parameter_cost(graph: Graph) -> Cost:
     for (tensor, _), extent in graph.extents.items():
         if tensor in axes:
             axes[tensor].append(extent)
-    return _cost("parameters", _Owners(graph), ((graph.sizes[name], extents) for name, extents in axes.items()))
+    return _cost(
+        "parameters", _Owners(graph), ((graph.sizes[name], extents) for name, extents in axes.items())
+    )
 
 
 def mac_cost(graph: Graph) -> Cost:
     """Return the multiply-adds per sample as a function of kept units, products inside attention included."""
-    return _cost("macs", _Owners(graph), ((operation.macs, operation.extents) for operation in graph.operations))
+    return _cost(
+        "macs", _Owners(graph), ((operation.macs, operation.extents) for operation in graph.operations)
+    )
 
 
 def shares(graph: Graph, products: Iterable[Iterable[Extent]]) -> tuple[Cost, ...]:
