@@ -104,7 +104,7 @@ tables = st.lists(
 
 
 @settings(deadline=None)
-@given(tables, st.floats(0, 1))
+@given(tables, st.integers(0, 100).map(lambda percent: percent / 100))
 def test_with_costs_that_add_up_the_way_down_stays_on_the_front(tables, share):
     """Costs fall and harms rise by the drawn amounts; no coupling between units."""
     costs = [[sum(c for c, _ in row[i:]) for i in range(len(row) + 1)] for row in tables]

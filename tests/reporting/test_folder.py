@@ -149,7 +149,7 @@ def test_a_killed_writer_leaves_a_whole_folder(tmp_path, out, model):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout.readline() == "ready\n"
             deadline = time.monotonic() + 30
-            while not list(target.parent.iterdir()) and time.monotonic() < deadline:
+            while not target.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(delay_s)
             writer.kill()

@@ -36,21 +36,21 @@ class Candidate:
     """
 
     name: str
-    plan: Plan
-    model: nn.Module | None = None
-    float_model: nn.Module | None = None
-    artefact: Artefact | None = None
-    others: tuple[Artefact, ...] = ()
-    steps: tuple[str, ...] = ()
-    why: str = ""
-    quality: Quality | None = None
-    speed: Comparison | None = None
+    plan: Plan = field(repr=False)
+    model: nn.Module | None = field(default=None, repr=False)
+    float_model: nn.Module | None = field(default=None, repr=False)
+    artefact: Artefact | None = field(default=None, repr=False)
+    others: tuple[Artefact, ...] = field(default=(), repr=False)
+    steps: tuple[str, ...] = field(default=(), repr=False)
+    why: str = field(default="", repr=False)
+    quality: Quality | None = field(default=None, repr=False)
+    speed: Comparison | None = field(default=None, repr=False)
     parameters: int = 0
     macs: int = 0
     losses: tuple[float, ...] = field(default=(), repr=False)
     fate: Fate = Fate.UNTESTED
     reason: str = ""
-    certificate: Certificate | None = None
+    certificate: Certificate | None = field(default=None, repr=False)
 
     @property
     def files(self) -> tuple[Artefact, ...]:
