@@ -130,6 +130,8 @@ def one_kill(folder: Path, rng: random.Random, duration_s: float) -> dict[str, o
     again = tersor(folder, "resume", "out")
     said = again.communicate()[1]
     found["made_before"] = said.count("made before")
+    if again.returncode not in (0, 3):
+        found["said"] = said
     return found | ending(out, again.returncode)
 
 

@@ -1,9 +1,12 @@
 """Fixed-sequence certification: who is read, who is claimed, and what a refusal shows."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from tersor.certification.certificate import Certificate, Decision, Setting
+from tersor.certification.certificate import Certificate, Decision, Setting, Speedup
 from tersor.certification.evidence.exact import exact_p
 from tersor.certification.ledger import Continuation, attempt_alpha
 from tersor.errors import ArgumentError, CertificateError, DataError
@@ -218,6 +221,12 @@ def test_scores_that_are_not_numbers_are_refused(bench):
 def test_certificates_survive_json(bench):
     for certificate in bench.certify([bench.contender("a", 4, 4), bench.contender("c", 90)]).certificates:
         assert Certificate.from_json(certificate.to_json()) == certificate
+
+
+def test_a_speedup_whose_interval_has_no_end_survives_json(bench):
+    certificate = bench.certify([bench.contender("a", 4, 4)]).certificate
+    certificate = replace(certificate, speedup=Speedup(1.1, 0.0, math.inf))
+    assert Certificate.from_json(certificate.to_json()) == certificate
 
 
 def test_text_that_is_no_certificate_is_refused(bench):

@@ -1,12 +1,14 @@
 """Searches that are killed and stopped, through the real command line."""
 
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -16,9 +18,18 @@ from safetensors.torch import save_file
 from tersor.certification.verify import Verdict, verify
 from tersor.cli.digits import split_digits
 from tersor.errors import ArgumentError, DataError, FolderError
+from tersor.exporting.artefact import Artefact
+from tersor.measurement.median import median_interval
+from tersor.measurement.result import Comparison, Measurement, verdict_of
+from tersor.planning.plan import Plan
 from tersor.reporting.folder import find_faults
+from tersor.search.baseline import STORED
+from tersor.search.candidate import Candidate
+from tersor.search.journal import Journal
 from tersor.search.optimize import optimize
+from tersor.search.outcome import Fate
 from tersor.search.resume import resume
+from tersor.search.run import Baseline
 
 NET = """
 from tersor.cli.digits import Perceptron, split_digits
@@ -96,6 +107,34 @@ def test_a_terminated_search_finishes_with_what_there_is(place):
     assert verify(place / "out").verdict is Verdict.VERIFIED
 
 
+def measured_in_few_turns():
+    one = Measurement(1e-3, 1e-3, 1e-3, 1e3, 1, 0.1, 1, 1, 1, "onnxruntime", 3)
+    limits = median_interval([1.0, 1.1])
+    return Comparison(
+        limits.median, limits.low, limits.high, 2, 0, 1, one, one, verdict_of(limits.low, limits.high), 0.0
+    )
+
+
+def test_measurements_whose_interval_has_no_end_are_read_back_from_the_journal(tmp_path):
+    speed = measured_in_few_turns()
+    assert speed.high == math.inf
+    journal = Journal(tmp_path)
+    made = [Candidate("int8", Plan()), Candidate("joint 45%", Plan())]
+    first, other = (replace(candidate, speed=speed) for candidate in made)
+    journal.freeze([first], [other])
+    assert journal.frozen(made) == ([first], [other])
+    file = Artefact("onnxruntime", tmp_path / "model.onnx", 10, "ab")
+    baselines = (Baseline("torch", file, speed),)
+    assert STORED.validate_json(STORED.dump_json(baselines)) == baselines
+
+
+def test_finalists_stay_frozen_where_another_candidate_was_given_up_and_never_kept(tmp_path):
+    journal, made = Journal(tmp_path), [Candidate("int8", Plan())]
+    journal.freeze(made, [Candidate("given up", Plan(), fate=Fate.FAILED)])
+    assert journal.frozen(made) == (made, [])
+    assert journal.frozen([]) is None
+
+
 def test_what_cannot_be_gone_on_with_says_so(small_search, perceptron, digits, tmp_path):
     def stop(event):
         if event.phase == "candidate":
@@ -115,7 +154,7 @@ def test_what_cannot_be_gone_on_with_says_so(small_search, perceptron, digits, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget_s", [70.0, 110.0])
+@pytest.mark.parametrize("budget_s", [70.0])
 def test_a_budget_is_kept_with_a_certificate_in_it(place, budget_s):
     begun_s = time.monotonic()
     process = begun(place, "--budget", f"{budget_s}s")

@@ -116,7 +116,7 @@ _ByName = Annotated[
 ]
 
 
-@with_config(ConfigDict(extra="forbid"))
+@with_config(ConfigDict(extra="forbid", ser_json_inf_nan="strings"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """A claim about one exported file, and what it rests on.

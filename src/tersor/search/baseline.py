@@ -22,7 +22,7 @@ from tersor.search.clock import Clock
 from tersor.search.ending import PACES, Ending
 from tersor.search.events import Event
 from tersor.search.guard import OutOfTime, watched
-from tersor.search.journal import Journal, write_whole
+from tersor.search.journal import ENDLESS, Journal, write_whole
 from tersor.search.request import Request
 from tersor.search.run import EVALUATION_BATCH, Baseline, Run, counted, with_file
 from tersor.search.stored import at
@@ -36,7 +36,7 @@ _UNHURRIED_S = 240.0
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
 _NOT_RACED = ("torch-compile", "aotinductor")
 _HERE = Path()
-_BASELINES, _STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...])
+_BASELINES, STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...], config=ENDLESS)
 
 
 def start(
@@ -105,7 +105,7 @@ def _race(
     """Return every free baseline, measured now or in the journal; the base alone if there is no time for others."""
     stored = journal.folder / _BASELINES
     if stored.exists():
-        return tuple(_in(journal.folder, entry) for entry in _STORED.validate_json(stored.read_bytes()))
+        return tuple(_in(journal.folder, entry) for entry in STORED.validate_json(stored.read_bytes()))
     alone = Baseline(f"{base.runtime} (base)", base)
     try:
         with watched(inf if clock.budget_s is None else _RACE_SHARE * clock.budget_s):
@@ -116,7 +116,7 @@ def _race(
         )
         raced = (alone,)
     relative = tuple(_in(Path(), entry, journal.folder) for entry in raced)
-    write_whole(stored, _STORED.dump_json(relative, indent=1).decode())
+    write_whole(stored, STORED.dump_json(relative, indent=1).decode())
     return raced
 
 

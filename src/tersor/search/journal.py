@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from tersor.loading.inputs import Inputs
 from tersor.loading.task import Task
@@ -28,7 +28,9 @@ from tersor.search.stored import (
 FROZEN, CARD, STARTS = "finalists.json", "candidate.json", "starts"
 #: A candidate whose making ended the process this often is not made again.
 _MOST_DEATHS = 2
-_FROZEN = TypeAdapter(list[list[Verdict]])
+#: A measurement from too few turns has an interval without an end; by default pydantic writes null for it.
+ENDLESS = ConfigDict(ser_json_inf_nan="strings")
+_FROZEN = TypeAdapter(list[list[Verdict]], config=ENDLESS)
 
 
 def write_whole(path: Path, text: str) -> None:
