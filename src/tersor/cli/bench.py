@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from tersor.cli.answer import Json, show
-from tersor.cli.flags import ModelFlags, arguments_of
+from tersor.cli.flags import NO_MODEL, ModelFlags, arguments_of
 from tersor.errors import ArgumentError
 
 if TYPE_CHECKING:
     from tersor.loading.inputs import Inputs
     from tersor.measurement.race import Entry
     from tersor.measurement.result import Measurement
-
-_NO_MODEL = ModelFlags()
 
 
 @Parameter(name="*")
@@ -41,7 +39,7 @@ def bench(
     batch: int = 1,
     seconds: float = 1.5,
     sizes: Sizes = _NO_SIZES,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Race the free baselines of MODEL and say which to use.

@@ -1,9 +1,7 @@
 """`tersor check`: how model and data go together, in seconds, without a search."""
 
 from tersor.cli.answer import Json, show
-from tersor.cli.flags import ModelFlags, arguments_of
-
-_NO_MODEL = ModelFlags()
+from tersor.cli.flags import NO_MODEL, ModelFlags, arguments_of
 
 
 def check(
@@ -12,7 +10,7 @@ def check(
     data: str,
     max_drop: str = "1%",
     metric: str | None = None,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Show how a batch is bound to MODEL, the splits, the metric, and what can be pruned and certified.

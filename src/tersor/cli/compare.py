@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from tersor.cli.answer import Json, columns, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
-from tersor.cli.flags import ModelFlags
+from tersor.cli.flags import NO_MODEL, ModelFlags
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tersor.loading.build import Built
     from tersor.loading.inputs import Inputs
     from tersor.measurement.result import Comparison
-
-_NO_MODEL = ModelFlags()
 
 
 @Parameter(name="*")
@@ -49,7 +47,7 @@ def compare(
     *,
     example: ExampleFlags = NO_EXAMPLE,
     how: RaceFlags = _USUAL,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Say how much faster, smaller and better CANDIDATE is than BASE, measured in turns on this machine.

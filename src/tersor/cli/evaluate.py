@@ -1,10 +1,8 @@
 """`tersor eval`: the quality of a model or of a file, on data."""
 
 from tersor.cli.answer import Json, show
-from tersor.cli.flags import ModelFlags
+from tersor.cli.flags import NO_MODEL, ModelFlags
 from tersor.cli.quality import Part
-
-_NO_MODEL = ModelFlags()
 
 
 def evaluate(
@@ -14,7 +12,7 @@ def evaluate(
     metric: str | None = None,
     split: Part = "search",
     threads: int = 1,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Take the metric of MODEL over one part of the data.

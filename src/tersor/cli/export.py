@@ -9,14 +9,13 @@ from cyclopts import Parameter
 
 from tersor.cli.answer import Json, refuse_taken, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
-from tersor.cli.flags import ModelFlags
+from tersor.cli.flags import NO_MODEL, ModelFlags
 from tersor.errors import ArgumentError, ExportError
 
 if TYPE_CHECKING:
     from tersor.exporting.artefact import Artefact
     from tersor.loading.inputs import Inputs
 
-_NO_MODEL = ModelFlags()
 #: Runtime -> endings of its file, the usual one first.
 _ENDINGS = {
     "onnxruntime": (".onnx",),
@@ -35,7 +34,7 @@ def export(
     to: str = "onnxruntime",
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     example: ExampleFlags = NO_EXAMPLE,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Write MODEL, unchanged, as a file of a runtime. The file is run and compared with the model before it counts.

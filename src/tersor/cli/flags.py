@@ -24,6 +24,10 @@ class ModelFlags:
     "Open files that run code when loaded (pickled modules). Only for files that you made yourself."
 
 
+#: A model whose reference says it all.
+NO_MODEL = ModelFlags()
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class SearchFlags:

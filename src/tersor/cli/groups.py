@@ -2,16 +2,14 @@
 
 from tersor.cli.answer import Json, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
-from tersor.cli.flags import ModelFlags
-
-_NO_MODEL = ModelFlags()
+from tersor.cli.flags import NO_MODEL, ModelFlags
 
 
 def groups(
     model: str,
     *,
     example: ExampleFlags = NO_EXAMPLE,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Print the prunable groups of MODEL: channels, heads and features that go together.

@@ -9,9 +9,7 @@ from cyclopts import Parameter
 
 from tersor.cli.answer import Json, columns, refuse_taken, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
-from tersor.cli.flags import ModelFlags
-
-_NO_MODEL = ModelFlags()
+from tersor.cli.flags import NO_MODEL, ModelFlags
 
 
 @Parameter(name="*")
@@ -36,7 +34,7 @@ def prune(
     output: Annotated[Path, Parameter(alias="-o")] = Path("pruned"),
     rank: RankFlags = _USUAL,
     example: ExampleFlags = NO_EXAMPLE,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Cut the least important channels, heads and features of MODEL, and prove the cut. No training, no certificate.

@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from tersor.cli.answer import Json, refuse_taken, show
-from tersor.cli.flags import ModelFlags
-
-_NO_MODEL = ModelFlags()
+from tersor.cli.flags import NO_MODEL, ModelFlags
 
 
 @Parameter(name="*")
@@ -37,7 +35,7 @@ def quantize(
     data: str,
     output: Annotated[Path, Parameter(alias="-o")] = Path("model_quantized.onnx"),
     how: RoundFlags = _USUAL,
-    loading: ModelFlags = _NO_MODEL,
+    loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
     """Write MODEL as an ONNX file that computes in integers, and compare its quality with the original's.
