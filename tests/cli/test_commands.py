@@ -6,8 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tersor.cli.app import run
+from tersor.loading.model import load_model
 from tersor.surgery.store import load
 
 MODEL = """
@@ -74,6 +76,53 @@ def test_a_graph_of_openvino_computes_as_the_model(place, capsys):
 def test_an_ending_that_the_runtime_does_not_open_is_a_usage_error(place, capsys):
     assert run(["export", "net.py:build", "--input", "2x1x6x6", "-o", "m.xml"]) == 2
     assert "ends in .onnx" in capsys.readouterr().err
+
+
+@pytest.fixture
+def keras_file(place, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "torch":
+        pytest.skip("Keras runs on another backend here")
+    dense = keras.layers.Dense
+    model = keras.Sequential([keras.layers.Input((6,)), dense(16, activation="relu"), dense(3)])
+    model.save(place / "mlp.keras")
+    return "mlp.keras"
+
+
+def test_a_network_from_keras_goes_back_with_weights_that_were_trained_here(keras_file, place, capsys):
+    module = load_model(keras_file)
+    weights = {name: t.detach() + 0.25 for name, t in module.state_dict().items()}
+    save_file(weights, place / "trained.safetensors")
+    more = ("--weights", "trained.safetensors", "--to", "keras", "-o", "trained.keras")
+    found = answer(capsys, "export", keras_file, *more)
+    assert found["path"] == "trained.keras"
+    assert found["size_bytes"] == (place / "trained.keras").stat().st_size
+    x, again = torch.randn(4, 6), load_model("trained.keras")
+    module.load_state_dict(weights)
+    torch.testing.assert_close(again(x), module(x))
+
+
+def test_pruning_a_network_from_keras_also_writes_it_as_keras(keras_file, place, capsys):
+    found = answer(capsys, "prune", keras_file, "--ratio", "0.5", "--input", "2x6", "-o", "thin")
+    assert found["parameters"][1] < found["parameters"][0]
+    again = load_model("thin/model.keras")
+    assert sum(p.numel() for p in again.parameters()) == found["parameters"][1]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "expected"),
+    [
+        ("net.py:build", (), "did not come from a Keras model"),
+        ("mlp.keras", ("--input", "2x6"), "leave out"),
+        ("mlp.keras", ("-o", "m.onnx"), "ends in .keras"),
+    ],
+)
+def test_what_does_not_go_back_to_keras_is_refused(model, more, expected, keras_file, place, capsys):
+    assert run(["export", model, "--to", "keras", *(more or ("-o", "refused.keras"))]) in (1, 2)
+    assert expected in capsys.readouterr().err
+    assert not (place / "refused.keras").exists()
+    assert not (place / "model.keras").exists()
 
 
 def test_export_refuses_to_replace_a_file(exported, capsys):

@@ -1,4 +1,4 @@
-"""`tersor export`: a model as a file of a runtime, compared with the model before it counts."""
+"""`tersor export`: a model as a file of a runtime or of Keras, compared with the model before it counts."""
 
 import tempfile
 from dataclasses import asdict, replace
@@ -13,16 +13,19 @@ from tersor.cli.flags import NO_MODEL, ModelFlags
 from tersor.errors import ArgumentError, ExportError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tersor.exporting.artefact import Artefact
     from tersor.loading.inputs import Inputs
 
-#: Runtime -> endings of its file, the usual one first.
+#: Runtime, or the framework that it goes back to -> endings of its file, the usual one first.
 _ENDINGS = {
     "onnxruntime": (".onnx",),
     "openvino": (".xml", ".onnx"),
     "torch": (".pt2",),
     "torch-compile": (".pt2",),
     "aotinductor": (".pt2",),
+    "keras": (".keras",),
 }
 #: Largest difference of a converted graph from the file it was made from, over the largest output.
 _CLOSE = 1e-3
@@ -41,10 +44,13 @@ def export(
 
     For example, `tersor export timm:resnet18 --to onnxruntime --input 2x3x224x224 -o resnet18.onnx`
 
+    A network that came from Keras goes back with `--to keras`, which needs no example:
+    `tersor export mlp.keras --weights trained/model.safetensors --to keras -o trained.keras`
+
     Args:
         model: as for `tersor optimize`.
-        to: a runtime, such as onnxruntime (or onnx), openvino or torch; `tersor doctor` lists those at hand.
-        output: the file to write, such as model.onnx, model.xml (OpenVINO) or model.pt2 (torch).
+        to: a runtime, such as onnxruntime (or onnx), openvino or torch; `tersor doctor` lists those at hand. Or keras.
+        output: the file to write, such as model.onnx, model.xml (OpenVINO), model.pt2 (torch) or model.keras.
         example: what the model is run on.
         loading: how to open the model.
         json: print JSON.
@@ -57,11 +63,13 @@ def export(
     from tersor.exporting.export import export as write
 
     runtime = {"onnx": "onnxruntime"}.get(to, to)
-    one_of("to", runtime, RUNTIMES)
+    one_of("to", runtime, (*RUNTIMES, "keras"))
     path = _path(output, runtime)
     if is_file(model) and not model.endswith(".onnx"):
         raise ArgumentError(f"{model} is a file of a runtime already. Give the model that it was made from.")
     network = load(model, loading).eval()
+    if runtime == "keras":
+        return _back_to_keras(network, path, example, json=json)
     _, inputs = built_or_random(network, example)
     with tempfile.TemporaryDirectory(prefix=".tersor-", dir=path.absolute().parent) as folder:
         with working("writing the file and comparing it with the model"):
@@ -76,6 +84,24 @@ def export(
         f"next:  tersor compare {model} {path} ...",
     ]
     show(values, lines, json=json)
+    return 0
+
+
+def _back_to_keras(network: "nn.Module", path: Path, example: ExampleFlags, *, json: bool) -> int:
+    """Write a network that came from Keras as a Keras file."""
+    from tersor.cli.working import working
+    from tersor.exporting.keras_file import export_keras
+
+    if example != NO_EXAMPLE:
+        raise ArgumentError("A Keras file declares its inputs itself: leave out `--data` and `--input`.")
+    with working("writing the file and comparing it with the model"):
+        export_keras(network, path)
+    size = path.stat().st_size
+    lines = [
+        f"wrote {path} for Keras, {size:,} bytes; it agrees with the model",
+        f"next:  keras.saving.load_model({str(path)!r}), with any backend; it needs no class of its own",
+    ]
+    show({"runtime": "keras", "path": str(path), "size_bytes": size}, lines, json=json)
     return 0
 
 

@@ -39,8 +39,9 @@ def prune(
 ) -> int:
     """Cut the least important channels, heads and features of MODEL, and prove the cut. No training, no certificate.
 
-    Writes a folder with the weights, the plan, and the model as `model.onnx`. In Python, `tersor.load(factory, folder)`
-    gives the smaller module back. To get the accuracy back and certify it, use `tersor optimize`.
+    Writes a folder with the weights, the plan, and the model as `model.onnx`; a network from Keras also as
+    `model.keras`. In Python, `tersor.load(factory, folder)` gives the smaller module back. To get the accuracy back
+    and certify it, use `tersor optimize`.
 
     For example, `tersor prune timm:resnet18 --ratio 0.3 --input 2x3x224x224 -o pruned`
 
@@ -58,6 +59,7 @@ def prune(
     from tersor.cli.opened import load
     from tersor.cli.working import working
     from tersor.exporting.export import export
+    from tersor.exporting.keras_file import back_to_keras
     from tersor.graph.trace import trace
     from tersor.search.verbs import prune as cut
     from tersor.surgery.store import save
@@ -74,6 +76,7 @@ def prune(
     with tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent) as place:
         folder = save(small, plan, trace(network, inputs), Path(place) / "made")
         export(small, inputs, folder / "model.onnx")
+        written = ["model.safetensors", "surgery.json", "model.onnx", *back_to_keras(small, folder)]
         if output.is_dir():
             output.rmdir()
         folder.rename(output)
@@ -99,7 +102,7 @@ def prune(
         values,
         [
             *columns(rows),
-            f"wrote {output}/   model.safetensors, surgery.json, model.onnx (no training was done)",
+            f"wrote {output}/   {', '.join(written)} (no training was done)",
         ],
         json=json,
     )

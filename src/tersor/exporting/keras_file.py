@@ -49,7 +49,7 @@ def export_keras(model: nn.Module, path: str | Path) -> Path:
     if not isinstance(origin, Origin):
         raise ExportError(
             f"The {type(model).__name__} did not come from a Keras model as floating point, so there is no Keras model "
-            "to write it as. Pass what `load_model('model.keras')` or pruning it gave, before it is quantized."
+            "to write it as. Start from a `.keras` file or a Keras model, and do not quantize it; else export to ONNX."
         )
     keras = keras_on_torch(origin.name)
     made = _Replay(keras, model, origin).model()
