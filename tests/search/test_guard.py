@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 
@@ -29,6 +30,34 @@ def test_a_block_that_takes_too_long_is_stopped_soon_even_where_exceptions_are_s
     with pytest.raises(OutOfTime, match=r"0\.2 s"), watched(0.2):
         work()
     assert time.monotonic() - begun < 5.0
+
+
+class Slow:
+    def __del__(self):
+        time.sleep(0.3)
+
+
+def test_a_strike_that_a_destructor_swallows_is_repeated_without_a_word(capsys):
+    hook = sys.unraisablehook
+    with pytest.raises(OutOfTime), watched(0.1):
+        Slow()
+        time.sleep(5)
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
+
+
+class Broken:
+    def __del__(self):
+        raise ValueError("mine")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_else_a_destructor_raises_is_reported_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: told.append(str(raised.exc_value)))
+    with watched(5.0):
+        Broken()
+    assert told == ["mine"]
 
 
 def test_a_block_that_holds_too_much_memory_is_stopped():

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -68,6 +71,8 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
         return
     watch = _Watch(seconds, most_bytes)
     before = signal.signal(signal.SIGUSR1, watch.strike)
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = partial(_without_strikes, unraisable)
     try:
         try:
             # Inside, because with no time left the first strike comes while the thread starts.
@@ -79,6 +84,13 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
         watch.over.set()
         watch.join()
         signal.signal(signal.SIGUSR1, before)
+        sys.unraisablehook = unraisable
+
+
+def _without_strikes(report: Callable[[Any], object], swallowed: Any) -> None:
+    """Report what Python swallowed in a destructor or a callback; not a strike, which is repeated."""
+    if not isinstance(swallowed.exc_value, Exceeded):
+        report(swallowed)
 
 
 class _Watch(threading.Thread):
