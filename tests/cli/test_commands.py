@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from tersor.cli.app import run
 from tersor.loading.model import load_model
+from tersor.reporting.folder import write_folder
+from tersor.reporting.record import Aim, Record, Row, Standing, Verdict
 from tersor.surgery.store import load
 
 MODEL = """
@@ -187,6 +189,39 @@ def test_doctor_knows_the_runtimes_and_the_extras_without_torch(capsys):
     assert found["runtimes"]["onnxruntime"] == ""
     assert "sklearn" in found["extras"]
     assert found["machine"]["usable_threads"] >= 1
+
+
+def written(folder, outcome):
+    verdict = Verdict(outcome=outcome, standing=Standing.UNTESTED, sentence="As a test has it.")
+    aim = Aim(kind="classification", model="net", metric="accuracy", higher_is_better=True, limit="none")
+    record = Record(
+        title="t",
+        created="2026-01-31T12:00:00+00:00",
+        tersor_version="0",
+        aim=aim,
+        verdict=verdict,
+        base=Row(name="original"),
+    )
+    write_folder(folder, record, files={})
+
+
+def test_verify_says_what_it_expects_where_there_is_no_certificate(place, capsys):
+    written(place / "original", "nothing_better")
+    written(place / "robbed", "improved")
+    (place / "unfinished").mkdir()
+    (place / "unfinished" / "DONE.json").write_text("{}")
+    expected = {
+        "net.py": (2, "is a file"),
+        "gone": (2, "does not exist"),
+        ".": (2, "holds none"),
+        "original": (1, "nothing better was certified"),
+        "robbed": (1, "taken away"),
+        "unfinished": (1, "tersor resume unfinished"),
+    }
+    for folder, (status, words) in expected.items():
+        assert run(["verify", folder]) == status
+        (said,) = capsys.readouterr().err.splitlines()
+        assert words in said
 
 
 def test_a_model_without_anything_to_run_it_on_is_a_usage_error(place, capsys):

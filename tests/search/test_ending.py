@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.search.clock import Clock
+from tersor.search.conduct import _outcome
 from tersor.search.ending import PACES, Ending
+from tersor.search.outcome import Outcome
 
 SECONDS = st.floats(0.0, 5.0)
 
@@ -34,3 +36,9 @@ def test_candidates_get_what_the_end_does_not_need():
     assert Clock().left_s == float("inf")
     begun_before = Clock(100.0, clock.start_s - 30.0, reserve_s=40.0)
     assert 29.0 < begun_before.left_s <= 30.0
+
+
+def test_a_search_without_an_answer_says_whether_more_time_could_help():
+    assert _outcome(None, (), hurried=True) is Outcome.OUT_OF_TIME
+    assert _outcome(None, (), hurried=False) is Outcome.NOTHING_HELD
+    assert "budget" in Outcome.OUT_OF_TIME.value

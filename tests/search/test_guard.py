@@ -37,11 +37,15 @@ class Slow:
         time.sleep(0.3)
 
 
+def drop_and_sleep():
+    Slow()
+    time.sleep(5)
+
+
 def test_a_strike_that_a_destructor_swallows_is_repeated_without_a_word(capsys):
     hook = sys.unraisablehook
     with pytest.raises(OutOfTime), watched(0.1):
-        Slow()
-        time.sleep(5)
+        drop_and_sleep()
     assert sys.unraisablehook is hook
     assert capsys.readouterr().err == ""
 

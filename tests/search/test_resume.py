@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,7 @@ def test_a_killed_search_leaves_the_best_so_far_and_goes_on_to_a_certificate(pla
     assert json.loads((out / "tersor.json").read_text())["outcome"] == "improved"
     log = (out / "log.txt").read_text()
     assert "int8: tried because" in log
+    assert tomllib.loads((out / "config.toml").read_text())["optimize"]["goal"] == "size"
     ended = tersor(place, "resume", "out")
     assert ended.wait(timeout=120) == 0
 

@@ -37,4 +37,5 @@ def resume(
         return 0
     with Display() as display:
         result = run(folder, budget=budget, allow_code_execution=allow_code_execution, on_event=display)
-    return finish(result, folder, command=read_asked(folder / SEARCH).command, json=json)
+    asked = read_asked(folder / SEARCH)
+    return finish(result, folder, command=asked.command, config=asked.config, json=json)

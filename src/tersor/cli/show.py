@@ -9,14 +9,31 @@ if TYPE_CHECKING:
     from tersor.search.result import Result
 
 
-def finish(result: "Result", output: Path, *, command: str, json: bool = False, examples: int = 0) -> int:
-    """Save `result` in `output`, print it, and return the exit status."""
+def finish(
+    result: "Result",
+    output: Path,
+    *,
+    command: str,
+    config: str | None = None,
+    json: bool = False,
+    examples: int = 0,
+) -> int:
+    """Save `result` in `output`, print it, and return the exit status.
+
+    Args:
+        result: what was found.
+        output: the folder to write.
+        command: the command line that leads to it.
+        config: its words as TOML; None takes those of the command that is running.
+        json: print the report as JSON.
+        examples: samples whose answer changed to show in the report.
+    """
     from tersor.cli.config import used_words
     from tersor.cli.trackers import trackers
     from tersor.reporting.report import render_json
     from tersor.reporting.terminal import render_terminal
 
-    config = used_words()
+    config = used_words() if config is None else config
     folder = result.save(output, command=command, config=config, examples=examples)
     record = result.record(command, config, examples)
     for tracker in trackers():

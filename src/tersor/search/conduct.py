@@ -87,6 +87,7 @@ class Stage:
         log: what was said.
         work: temporary files.
         made: the candidates, in the order in which they were made.
+        hurried: whether the time was up before there were no more candidates to make.
     """
 
     seal: Seal
@@ -96,6 +97,7 @@ class Stage:
     log: Log
     work: tempfile.TemporaryDirectory[str]
     made: list[Candidate] = field(default_factory=list)
+    hurried: bool = False
 
 
 def carry_out(order: Order) -> Result:
@@ -205,7 +207,7 @@ def _search(run: Run, stage: Stage) -> Result:
     best = next((found for bold in sealed.passed[:-3:-1] if (found := confirm(run, bold))), None)
     best = best and run.journal.completed(best, run.task.inputs, calibration_inputs(run.task))
     tried = in_order(stage.made, (*others, *sealed.tested), best)
-    outcome = Outcome.INTERRUPTED if stage.stops.asked else _outcome(best, tried)
+    outcome = Outcome.INTERRUPTED if stage.stops.asked else _outcome(best, tried, hurried=stage.hurried)
     for candidate in tried:
         stage.log.note(candidate.words)
     result = Result(run, tried, best, sealed.certification, outcome, stage.notes, stage.work, stage.log.path)
@@ -249,6 +251,7 @@ def _make(run: Run, stage: Stage) -> None:
         if not stage.stops.asked:
             with stage.stops.making():
                 descend(run, report)
+                stage.hurried = run.clock.left_s <= 0
     except KeyboardInterrupt:
         run.say("result", "interrupted; finishing with what there is (press again to stop at once)")
     except Enough:
@@ -262,10 +265,12 @@ def _make(run: Run, stage: Stage) -> None:
         )
 
 
-def _outcome(best: Candidate | None, tried: tuple[Candidate, ...]) -> Outcome:
+def _outcome(best: Candidate | None, tried: tuple[Candidate, ...], *, hurried: bool) -> Outcome:
     fates = {candidate.fate for candidate in tried}
     if best is not None:
         return Outcome.IMPROVED
+    if hurried:
+        return Outcome.OUT_OF_TIME
     if Fate.NOT_BETTER in fates or Fate.CERTIFIED in fates:
         return Outcome.NOTHING_BETTER
     return Outcome.NOTHING_FITS if Fate.OVER_LIMIT in fates else Outcome.NOTHING_HELD

@@ -19,6 +19,10 @@ class Outcome(Enum):
         "No model that holds the accuracy meets every limit of size, latency and memory. Raise the limit that the "
         "report names, allow a larger drop, or give more time; the original is exported here."
     )
+    OUT_OF_TIME = (
+        "Nothing better was found before the time for candidates was up. Give a larger `budget`; the original is "
+        "exported here."
+    )
     INTERRUPTED = "Stopped before the end; this is the best certified result so far."
 
     @property
