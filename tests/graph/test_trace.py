@@ -245,3 +245,16 @@ def test_a_number_that_is_asked_to_be_above_one_stays_above_one():
 def test_bad_requests_are_answered_with_what_was_given_and_what_would_do(ask, kind, message):
     with pytest.raises(kind, match=message):
         ask(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+
+
+def test_a_fused_recurrent_layer_has_the_multiply_adds_of_its_gates_before_and_after_a_cut():
+    layer = nn.LSTM(3, 4, batch_first=True)
+    graph = trace(nn.Sequential(layer, First(), nn.Linear(4, 2)), torch.zeros(2, 5, 3))
+    assert graph.macs() == 5 * 16 * (3 + 4) + 5 * 8
+    (group,) = (group for group in graph.groups if group.kind == "recurrent hidden")
+    assert graph.macs({group.name: (0, 1)}) == 5 * 8 * (3 + 2) + 5 * 4
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0]

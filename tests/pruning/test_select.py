@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tersor.errors import ArgumentError, PlanError
 from tersor.planning.plan import Plan
-from tersor.pruning.select import keep_highest, prune_global, prune_to_budget, prune_uniform
+from tersor.pruning.select import keep_highest, lowest_cost, prune_global, prune_to_budget, prune_uniform
 
 groups = st.dictionaries(
     st.sampled_from("abcd"),
@@ -128,7 +128,7 @@ def test_the_greedy_budget_is_optimal_for_additive_costs():
 
 
 def greedy(scores, cost, budget):
-    """Recompute every priority at every step; lowest first, by name at a tie."""
+    """Recompute every priority at every step; lowest first, by name at a tie; then bring back what fits."""
     falls = {name: values.sort().values.double() for name, values in scores.items()}
     count = {name: len(values) for name, values in scores.items()}
     while cost(count) > budget:
@@ -138,6 +138,12 @@ def greedy(scores, cost, budget):
                 saved = cost(count) - cost({**count, name: count[name] - 1})
                 options.append((falls[name][len(falls[name]) - count[name]].item() / saved, name))
         count[min(options)[1]] -= 1
+    while back := [
+        (falls[name][len(falls[name]) - kept - 1].item(), name)
+        for name, kept in count.items()
+        if kept < len(falls[name]) and cost({**count, name: kept + 1}) <= budget
+    ]:
+        count[max(back)[1]] += 1
     return count
 
 
@@ -151,6 +157,22 @@ def test_the_budget_follows_the_greedy_path_where_costs_multiply(seed):
     budget = 0.3 * area(kept(Plan(), scores))
     plan = prune_to_budget(scores, cost=area, budget=budget, keep_at_least=0)
     assert kept(plan, scores) == greedy(scores, area, budget)
+
+
+def test_steps_of_many_units_leave_no_room_for_one_more():
+    scores = {"wide": torch.rand(1000, generator=torch.Generator().manual_seed(0))}
+    counts = kept(prune_to_budget(scores, cost=lambda k: k["wide"], budget=501), scores)
+    assert counts == {"wide": 501}
+
+
+def test_the_lowest_cost_is_the_lowest_budget_that_is_met():
+    scores = {name: torch.rand(n) for name, n in [("a", 12), ("b", 20), ("c", 7)]}
+    least = lowest_cost(scores, cost=area, together=[("a", "b")])
+    assert (
+        area(kept(prune_to_budget(scores, cost=area, budget=least, together=[("a", "b")]), scores)) == least
+    )
+    with pytest.raises(PlanError, match="cannot go below"):
+        prune_to_budget(scores, cost=area, budget=least * 0.999, together=[("a", "b")])
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])

@@ -104,6 +104,9 @@ class Recorder(TorchDispatchMode):
         if name in ATTENTION:
             self._note_attention(args, first, name)
             return
+        if name == "mkldnn_rnn_layer":
+            self._note_recurrent(args, first, name)
+            return
         if macs or name == "embedding":
             step.axes = [*self.labels.of(first), *self.labels.contracted]
             step.sizes = [int(size) for size in first.shape]
@@ -118,6 +121,16 @@ class Recorder(TorchDispatchMode):
             step = Step(self.path[-1], name, tuple(out.shape), pairs * int(width))
             step.axes = [*labels.of(out)[:-1], labels.of(last)[-1]]
             step.sizes = [*(int(n) for n in out.shape[:-1]), int(width)]
+            self.steps.append(step)
+
+    def _note_recurrent(self, args: Any, out: Tensor, name: str) -> None:
+        """Note the two products of a fused recurrent layer: of the inputs, and of the hidden units."""
+        rows = self.labels.of(out)
+        for weight in args[1:3]:
+            steps = int(out.shape[0] * out.shape[1])
+            step = Step(self.path[-1], name, tuple(out.shape), steps * weight.numel())
+            step.axes = [*rows, self.labels.of(weight)[1]]
+            step.sizes = [*(int(n) for n in out.shape), int(weight.shape[1])]
             self.steps.append(step)
 
     def watch(self, model: nn.Module) -> None:

@@ -159,7 +159,34 @@ def prune_to_budget(
             f"The cost cannot go below {now:.6g} (asked: {budget:.6g}) with keep_at_least={keep_at_least:g}. "
             "Raise the budget, lower `keep_at_least`, or combine pruning with other edits."
         )
-    return limits.plan(kept)
+    return limits.plan(_filled(kept, budget, limits, price))
+
+
+def lowest_cost(
+    scores: Scores, *, cost: CostOf, together: Sequence[Sequence[str]] = (), keep_at_least: float = 0.1
+) -> float:
+    """Return the lowest budget that `prune_to_budget` can reach.
+
+    Example:
+        >>> lowest_cost({"a": torch.ones(20)}, cost=lambda kept: 3.0 * kept["a"])
+        6.0
+    """
+    limits = _Limits(scores, keep_at_least, 1, together)
+    return _Price(limits, cost, per_cost=False).of({name: limits.floor(name) for name in limits.scores})
+
+
+def _filled(kept: dict[str, int], budget: float, limits: "_Limits", price: "_Price") -> dict[str, int]:
+    """Bring back, of the highest score first, what the budget still has room for after steps of many units."""
+    cut = [(-limits.next(name, count), name) for name, count in kept.items() if count < limits.size(name)]
+    heapq.heapify(cut)
+    while cut:
+        _, name = heapq.heappop(cut)
+        more = {**kept, name: min(limits.size(name), kept[name] + limits.multiple)}
+        if price.of(more) <= budget:
+            kept = more
+            if kept[name] < limits.size(name):
+                heapq.heappush(cut, (-limits.next(name, kept[name]), name))
+    return kept
 
 
 class _Limits:
@@ -201,6 +228,14 @@ class _Limits:
         size = len(self.scores[name])
         wanted = max(1, math.ceil(self.share * size - 1e-9))
         return min(size, math.ceil(wanted / self.multiple) * self.multiple)
+
+    def size(self, name: str) -> int:
+        """Return the number of units of a group."""
+        return len(self.scores[name])
+
+    def next(self, name: str, count: int) -> float:
+        """Return the score of the best unit that is gone when `count` are left."""
+        return self.lost[name][count] - self.lost[name][count + 1]
 
     def near(self, name: str, count: float) -> int:
         """Return the allowed count nearest to `count`."""

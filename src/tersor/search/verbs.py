@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from tersor._check import fraction, one_of
 from tersor.analysis.collect import collect
-from tersor.analysis.costs import mac_cost
+from tersor.analysis.evidence import Evidence
+from tersor.analysis.ties import ties
 from tersor.errors import PlanError
 from tersor.factorization.ranks import factorize_energy
 from tersor.factorization.spectrum import spectra
@@ -17,21 +18,39 @@ from tersor.loading.inputs import as_inputs
 from tersor.loading.task import Batch
 from tersor.planning.plan import Plan
 from tersor.pruning.compensate import compensate
-from tersor.pruning.criteria.registry import make_criterion
+from tersor.pruning.criteria.registry import Criterion, make_criterion
+from tersor.pruning.macs import prune_macs
 from tersor.pruning.score import score
-from tersor.pruning.select import prune_global, prune_to_budget, prune_uniform
+from tersor.pruning.select import prune_global, prune_uniform
 from tersor.surgery.apply import apply, close
 from tersor.surgery.settings import follow_sizes
 from tersor.surgery.verify import verify
 
 Scores = Mapping[str, Tensor]
+Select = Callable[[Mapping[str, Evidence], Criterion, float, Graph], Plan]
 
-_SELECT: dict[str, Callable[[Scores, float, Graph], Plan]] = {
-    "macs": lambda scores, ratio, graph: prune_to_budget(
-        scores, cost=mac_cost(graph), budget=(1 - ratio) * graph.macs()
-    ),
-    "global": lambda scores, ratio, _: prune_global(scores, ratio=ratio),
-    "uniform": lambda scores, ratio, _: prune_uniform(scores, ratio=ratio),
+#: Evidence from which scores come out in the unit of the loss, so that those of all groups compare.
+_IN_LOSS = frozenset({"saliency", "curvature"})
+
+
+def _by_macs(evidence: Mapping[str, Evidence], rule: Criterion, ratio: float, graph: Graph) -> Plan:
+    in_loss = bool(rule.needs & _IN_LOSS)
+    scores = score(evidence, rule, normalize="none" if in_loss else "mean")
+    return prune_macs(scores, graph, ratio=ratio, per_cost=in_loss)
+
+
+def _by_units(choose: Callable[[Scores, float, Graph], Plan]) -> Select:
+    def select(evidence: Mapping[str, Evidence], rule: Criterion, ratio: float, graph: Graph) -> Plan:
+        scores = score(evidence, rule)
+        return close(choose(scores, ratio, graph), graph, scores)
+
+    return select
+
+
+_SELECT: dict[str, Select] = {
+    "macs": _by_macs,
+    "global": _by_units(lambda scores, ratio, graph: prune_global(scores, ratio=ratio, together=ties(graph))),
+    "uniform": _by_units(lambda scores, ratio, _: prune_uniform(scores, ratio=ratio)),
 }
 
 
@@ -62,8 +81,8 @@ def prune(
         model: any module that runs one forward pass; not changed.
         inputs: example inputs: a tensor, a tuple, or a mapping of names.
         ratio: fraction removed, in [0, 1).
-        by: what `ratio` counts: `macs` (multiply-adds of the whole model), `global` (units, ranked together) or
-            `uniform` (units of every group).
+        by: what `ratio` counts: `macs` (multiply-adds of the whole model; at least that share goes), `global` (units,
+            ranked together) or `uniform` (units of every group).
         criterion: name of a criterion, such as `magnitude`, `taylor`, `activation` or `random`.
         batches: calibration data, to refit on, and for criteria that need more than weights.
         loss: scalar loss of (output, target), for criteria that need gradients; without one they are taken of the
@@ -89,8 +108,12 @@ def prune(
     batches = list(batches)
     samples = batches or [Batch(example, None, ())]
     evidence = collect(model, graph.groups, samples, fields=rule.needs, loss=loss)
-    scores = score(evidence, rule)
-    plan = close(select(scores, ratio, graph), graph, scores)
+    plan = select(evidence, rule, ratio, graph)
+    if ratio and not plan.edits:
+        raise PlanError(
+            f"A ratio of {ratio:.1%} by {by!r} takes no unit: groups are too small, or sizes in the model's code tie "
+            "them together. Ask for more, or use by='macs', which cuts until the multiply-adds have gone."
+        )
     verdict = verify(model, plan, graph, example)
     if not verdict.ok:
         raise PlanError(f"The pruned model is not the original without the cut units: {verdict}.")
