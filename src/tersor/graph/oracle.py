@@ -37,7 +37,28 @@ def masked_outputs(
         dropped: names of blocks that give back their input, and of branches that give zeros.
         seed: seed of torch's generator during the pass, for models that draw noise.
     """
-    original = replica(model, share=False)
+    return mask_and_run(replica(model, share=False), inputs, graph, kept, dropped=dropped, seed=seed)
+
+
+def mask_and_run(
+    original: nn.Module,
+    inputs: Inputs,
+    graph: Graph,
+    kept: Kept,
+    *,
+    dropped: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Tensor]:
+    """Return what `masked_outputs` does, of a copy in evaluation mode that is given away: its weights are changed.
+
+    Args:
+        original: a copy of the original model.
+        inputs: what to call it with.
+        graph: its trace.
+        kept: as for `masked_outputs`, like all that follow.
+        dropped: blocks to pass over.
+        seed: seed of torch's generator.
+    """
     oracle = _Masks(graph, graph.removed(kept))
     with torch.no_grad():
         for name, tensor in named_tensors(original).items():

@@ -107,8 +107,8 @@ def prune(
     graph = trace(model, example)
     batches = list(batches)
     samples = batches or [Batch(example, None, ())]
-    evidence = collect(model, graph.groups, samples, fields=rule.needs, loss=loss)
-    plan = select(evidence, rule, ratio, graph)
+    # The evidence holds every weight twice; it goes before the proof, which needs room for copies.
+    plan = select(collect(model, graph.groups, samples, fields=rule.needs, loss=loss), rule, ratio, graph)
     if ratio and not plan.edits:
         raise PlanError(
             f"A ratio of {ratio:.1%} by {by!r} takes no unit: groups are too small, or sizes in the model's code tie "

@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +12,13 @@ from torch import Tensor, nn
 
 from tersor.errors import ModelError
 from tersor.graph.modes import plain_attention
-from tersor.graph.oracle import masked_outputs
+from tersor.graph.oracle import mask_and_run
 from tersor.graph.prove import as_double, relative_error
 from tersor.graph.structure import Graph
 from tersor.graph.trace import named_tensors, outputs_of
 from tersor.loading.inputs import Inputs, as_inputs, call
 from tersor.planning.plan import Drop, Edit, Factorize, Mask, Plan, describe
-from tersor.surgery.apply import apply, close, kept_units
+from tersor.surgery.apply import apply, close, kept_units, like
 from tersor.surgery.mask import mask_of
 
 #: The largest relative error that rounding explains, by the type that the comparison ran in.
@@ -141,21 +143,37 @@ def _fails(model: nn.Module, edits: Sequence[Edit], graph: Graph, inputs: Inputs
 def _error(
     model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int
 ) -> tuple[float, torch.dtype]:
-    try:
-        return _errors(copy.deepcopy(model).double(), plan, graph, as_double(inputs), seed), torch.float64
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
-        return _errors(copy.deepcopy(model).float(), plan, graph, inputs, seed), torch.float32
+    with suppress(RuntimeError, TypeError, ValueError, NotImplementedError):
+        return _errors(_Weights(model, torch.float64, seed), plan, graph, as_double(inputs)), torch.float64
+    return _errors(_Weights(model, torch.float32, seed), plan, graph, inputs), torch.float32
 
 
-def _errors(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int) -> float:
-    model.eval()
-    worst = _compare(model, plan, graph, inputs, seed)
+@dataclass(frozen=True)
+class _Weights:
+    """Makes the copies that are compared, each when it is needed, so that few are alive at once."""
+
+    model: nn.Module
+    dtype: torch.dtype
+    seed: int
+
+    def copy(self, *, stirred: bool) -> nn.Module:
+        """Return a new copy of the model in evaluation mode."""
+        real = (tensor for tensor in named_tensors(self.model).values() if tensor.is_floating_point())
+        memo: dict[int, Any] = {id(tensor): like(tensor, tensor.detach().to(self.dtype)) for tensor in real}
+        made = copy.deepcopy(self.model, memo).eval()
+        if stirred:
+            _stir(made, self.seed)
+        return made
+
+
+def _errors(weights: _Weights, plan: Plan, graph: Graph, inputs: Inputs) -> float:
+    worst = _compare(weights.copy(stirred=False), plan, graph, inputs, weights.seed)
     if worst is None:
         raise ModelError(
             "The model gives values that are not finite on the example inputs; nothing can be compared. "
-            + _blame(model)
+            + _blame(weights.model)
         )
-    stirred = _compare(_stir(model, seed), plan, graph, inputs, seed)
+    stirred = _compare(weights.copy(stirred=True), plan, graph, inputs, weights.seed)
     return max(worst, stirred or 0.0)
 
 
@@ -167,31 +185,33 @@ def _blame(model: nn.Module) -> str:
 
 
 def _compare(model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int) -> float | None:
-    """Return the relative error, or None where the reference is not finite."""
-    smaller = apply(model, plan, graph).model
+    """Return the relative error, or None where the reference is not finite. The model's weights are changed."""
+    found = _outputs_of_smaller(model, plan, graph, inputs, seed)
     dropped = [edit.block for edit in plan.of(Drop)]
-    dense = _dense(model, plan, graph)
-    reference = masked_outputs(dense, inputs, graph, kept_units(plan), dropped=dropped, seed=seed)
+    _thin(model, plan, graph)
+    reference = mask_and_run(model, inputs, graph, kept_units(plan), dropped=dropped, seed=seed)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in reference):
         return None
+    # A smaller model that does not run, or gives another number of outputs, is wrong beyond measure.
+    return relative_error(found, reference) if len(found) == len(reference) else float("inf")
+
+
+def _outputs_of_smaller(
+    model: nn.Module, plan: Plan, graph: Graph, inputs: Inputs, seed: int
+) -> list[Tensor]:
+    """Return what the smaller model gives; nothing if it does not run."""
+    smaller = apply(model, plan, graph).model
     torch.manual_seed(seed)
     with torch.no_grad(), plain_attention():
         try:
-            return relative_error(outputs_of(call(smaller, inputs)), reference)
-        except Exception as error:  # the user's code may raise anything when a size is wrong
-            return _crash(error)
+            return outputs_of(call(smaller, inputs))
+        except Exception:  # the user's code may raise anything when a size is wrong
+            return []
 
 
-def _crash(error: Exception) -> float:
-    """A smaller model that does not run is wrong beyond measure."""
-    del error
-    return float("inf")
-
-
-def _dense(model: nn.Module, plan: Plan, graph: Graph) -> nn.Module:
-    """Return a copy of the original with low-rank and masked weights at full size."""
-    made, removed = copy.deepcopy(model), graph.removed(kept_units(plan))
-    tensors = named_tensors(made)
+def _thin(model: nn.Module, plan: Plan, graph: Graph) -> None:
+    """Give weights of full size the values of low-rank and masked ones."""
+    tensors, removed = named_tensors(model), graph.removed(kept_units(plan))
     for edit in plan.edits:
         match edit:
             case Factorize(layer, rank):
@@ -200,7 +220,6 @@ def _dense(model: nn.Module, plan: Plan, graph: Graph) -> nn.Module:
                 _edit_kept(tensors, parameter, graph, removed, lambda w, p=pattern: w * mask_of(w, p))
             case _:
                 pass
-    return made
 
 
 def _edit_kept(
@@ -227,13 +246,12 @@ def _truncated(weight: Tensor, rank: int) -> Tensor:
     return (rows @ leading @ leading.T).reshape(weight.shape)
 
 
-def _stir(model: nn.Module, seed: int) -> nn.Module:
-    """Return a copy with noise on every parameter, so that nothing is hidden behind zeros or symmetric values."""
-    made, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed + 1)
+def _stir(model: nn.Module, seed: int) -> None:
+    """Put noise on every parameter, so that nothing is hidden behind zeros or symmetric values."""
+    generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
-        for tensor in made.parameters():
+        for tensor in model.parameters():
             if tensor.is_floating_point() and tensor.numel():
                 width = tensor[0].numel() if tensor.dim() > 1 else 100
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
                 tensor.add_(noise.to(tensor) / width**0.5)
-    return made
