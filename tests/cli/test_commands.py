@@ -191,6 +191,30 @@ def test_doctor_knows_the_runtimes_and_the_extras_without_torch(capsys):
     assert found["machine"]["usable_threads"] >= 1
 
 
+COPIES = """
+import numpy as np
+
+def splits():
+    d = np.load("d.npz")
+    test, train = (d["x"][:400], d["y"][:400]), (d["x"][398:], d["y"][398:])
+    return {"train": train, "test": test}
+"""
+
+
+def test_copies_of_sealed_samples_are_left_out_where_asked_for_or_where_they_do_no_harm(place, capsys):
+    (place / "copies.py").write_text(COPIES)
+    words = ("net.py:build", "--data", "copies.py:splits")
+    for command in ("check", "train"):
+        assert run([command, *words]) == 1
+        assert "--leave-out-copies" in capsys.readouterr().err
+    shown = answer(capsys, "check", *words, "--leave-out-copies")
+    assert any("2 train samples left out" in line for line in shown["split"])
+    more = ("--leave-out-copies", "--epochs", "0.5", "--optimizer", "sgd", "-o", "learned")
+    answer(capsys, "train", *words, *more)
+    answer(capsys, "eval", *words)
+    answer(capsys, "groups", *words)
+
+
 def written(folder, outcome):
     verdict = Verdict(outcome=outcome, standing=Standing.UNTESTED, sentence="As a test has it.")
     aim = Aim(kind="classification", model="net", metric="accuracy", higher_is_better=True, limit="none")

@@ -17,6 +17,11 @@ def test_plain_lines_carry_no_control_codes_and_end_with_the_verdict(record):
     assert shipped.startswith("prune 50 %, distil, int8  holds")
 
 
+def test_a_candidate_that_was_not_made_says_why(bare):
+    row = Row(name="joint 70%", dropped_because="could not be built: took longer than the 2 s that were left")
+    assert f"\n{row.name}  {row.dropped_because}\n" in render_terminal(replace(bare, candidates=(row,)))
+
+
 def test_a_terminal_gets_the_same_verdict_and_no_line_wider_than_it_is(record):
     text = re.sub("\x1b\\[[0-9;]*m", "", render_terminal(record, terminal=True, width=80))
     assert "\x1b" not in text

@@ -1,5 +1,6 @@
 """Which candidates are tested on the sealed data, on made-up qualities and times."""
 
+import math
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from tersor.measurement.quality import Quality
 from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
-from tersor.search.finalists import better, choose_finalists, judge, safety
+from tersor.search.finalists import better, choose_finalists, judge, safety, shortcoming
 from tersor.search.limits import Limits
 from tersor.search.outcome import Fate
 
@@ -83,6 +84,17 @@ def test_a_candidate_outside_the_limit_is_missed(run):
 def test_a_candidate_whose_interval_holds_one_is_not_better(run):
     _, (same,) = choose_finalists(run, [candidate("same", 950, 1.005)])
     assert same.fate is Fate.NOT_BETTER
+
+
+def test_a_gain_without_an_interval_goes_to_the_test_and_is_decided_by_the_final_measurement(run):
+    open_ended = {"low": 0.0, "high": math.inf}
+    fast, slow = (
+        replace(candidate("a", 950, ratio), speed=replace(timed(ratio), **open_ended)) for ratio in (1.5, 0.9)
+    )
+    assert judge(run, fast).fate is Fate.UNTESTED
+    assert shortcoming(run, fast, final=True)[0] is Fate.NOT_BETTER
+    assert "too few undisturbed turns" in shortcoming(run, fast, final=True)[1]
+    assert judge(run, slow).fate is Fate.NOT_BETTER
 
 
 def test_a_bolder_candidate_that_is_not_faster_is_dominated(run):

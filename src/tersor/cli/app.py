@@ -1,5 +1,6 @@
 """The commands, imported only when one is used, and the exit statuses that scripts rely on."""
 
+import logging
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -84,10 +85,17 @@ def _tracking(places: list[str]) -> AbstractContextManager[None]:
     return tracking(places)
 
 
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def run(tokens: list[str]) -> int:
     """Run one command and return its exit status: 0, 1 error, 2 usage, 3 nothing better held, 130 interrupted."""
     # torch.export warns of its own internals whenever a graph is copied; nothing that a user could act on.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # Transformers imports torchao, which tells of kernels for GPUs that are not there, and of how it registers enums.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).addFilter(_is_error)
     try:
         words, config = split_config(tokens, COMMANDS)
         words, places = take(words, "--track", "tensorboard:DIR, mlflow:URI or wandb:PROJECT")

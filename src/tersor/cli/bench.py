@@ -58,6 +58,7 @@ def bench(
     from tersor.cli.progress import Display
     from tersor.loading.build import build_task
     from tersor.loading.model import load_model
+    from tersor.loading.split import HARMLESS
     from tersor.measurement.race import race
     from tersor.search.events import Event
 
@@ -67,7 +68,7 @@ def bench(
         arguments=arguments_of(loading),
         allow_code_execution=loading.allow_code_execution,
     )
-    task = build_task(network, data).task
+    task = build_task(network, data, shares=HARMLESS).task
     with Display() as display, tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         found = race(
             task.model,

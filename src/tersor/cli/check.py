@@ -1,5 +1,9 @@
 """`tersor check`: how model and data go together, in seconds, without a search."""
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from tersor.cli.answer import Json, show
 from tersor.cli.flags import NO_MODEL, ModelFlags, arguments_of
 
@@ -10,6 +14,7 @@ def check(
     data: str,
     max_drop: str = "1%",
     metric: str | None = None,
+    leave_out_copies: Annotated[bool, Parameter(negative=())] = False,
     loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
@@ -22,11 +27,13 @@ def check(
         data: as for `tersor optimize`.
         max_drop: largest loss, to say whether the certification samples would do.
         metric: as for `tersor optimize`.
+        leave_out_copies: as for `tersor optimize`.
         loading: how to open the model.
         json: print JSON.
     """
     from tersor.loading.build import build_task
     from tersor.loading.model import load_model
+    from tersor.loading.split import Shares
     from tersor.search.preview import preview
 
     network = load_model(
@@ -35,7 +42,7 @@ def check(
         arguments=arguments_of(loading),
         allow_code_execution=loading.allow_code_execution,
     )
-    built = build_task(network, data, metric=metric)
+    built = build_task(network, data, metric=metric, shares=Shares(leave_out_copies=leave_out_copies))
     lines = (*built.notes.words(), *preview(built.task, max_drop))
     pairs = [(line[:8].strip(), line[8:]) for line in lines]
     values = {title: [text for name, text in pairs if name == title] for title, _ in pairs}

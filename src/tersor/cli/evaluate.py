@@ -33,10 +33,11 @@ def evaluate(
     from tersor.cli.quality import judge
     from tersor.cli.working import working
     from tersor.loading.build import build_task
+    from tersor.loading.split import HARMLESS
 
     file = is_file(model)
     network = as_module(find_artefact(model), threads=threads) if file else load(model, loading)
-    built = build_task(network, data, metric=metric)
+    built = build_task(network, data, metric=metric, shares=HARMLESS)
     with working(f"evaluating on the {split} part"):
         found = judge(built.task.model, built.task, split)
     values = {

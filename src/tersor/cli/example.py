@@ -40,6 +40,7 @@ def built_or_random(
     """
     from tersor.errors import ArgumentError
     from tersor.loading.build import build_task
+    from tersor.loading.split import HARMLESS
 
     if bool(flags.data) == bool(flags.input):
         raise ArgumentError(
@@ -47,7 +48,7 @@ def built_or_random(
             "`--input 2x3x224x224` (a random input of that shape)."
         )
     if flags.data:
-        built = build_task(model, flags.data, metric=metric)
+        built = build_task(model, flags.data, metric=metric, shares=HARMLESS)
         return built, built.task.inputs
     return None, random_inputs(flags.input)
 

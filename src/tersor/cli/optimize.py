@@ -98,11 +98,13 @@ def _text(path: Path | None) -> str:
 def _say_plan(network: "nn.Module", data: str, max_drop: str, search: SearchFlags, options: "Options") -> int:
     """Print what a search would do."""
     from tersor.loading.build import build_task
+    from tersor.loading.split import Shares
     from tersor.search.preview import outline
     from tersor.search.request import make_request
 
     request = make_request(max_drop, search.target, search.goal, search.budget, options)
-    built = build_task(network, data, metric=search.metric, seed=request.seed)
+    shares = Shares(leave_out_copies=search.leave_out_copies)
+    built = build_task(network, data, metric=search.metric, shares=shares, seed=request.seed)
     for line in (*built.notes.words(), *outline(built.task, request)):
         sys.stdout.write(line + "\n")
     return 0

@@ -57,11 +57,12 @@ def quantize(
     from tersor.cli.working import working
     from tersor.exporting.export import export
     from tersor.loading.build import build_task
+    from tersor.loading.split import HARMLESS
     from tersor.quantization.quantize import quantize as round_off
 
     refuse_taken(output)
     network = load(model, loading).eval()
-    task = build_task(network, data).task
+    task = build_task(network, data, shares=HARMLESS).task
     batches = [batch.inputs for batch in task.calibration.batches(32, limit=how.samples)]
     with working("calibrating and rounding"):
         integers = round_off(network, task.inputs, batches, scheme=how.scheme, recipe=how.recipe)

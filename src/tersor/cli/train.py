@@ -56,6 +56,9 @@ class CourseFlags:
     metric: str | None = None
     "Name of a metric, or `module:function`; inferred from the labels when left out."
 
+    leave_out_copies: Annotated[bool, Parameter(negative=())] = False
+    "Leave out of train and search what the sealed samples hold too, instead of refusing."
+
     seed: int = 0
     "Seed of every random choice."
 
@@ -204,6 +207,7 @@ def course_of(flags: CourseFlags, display: "Display", state: Path, **more: objec
         patience=flags.patience,
         augment=shift_and_flip if flags.augment else None,
         metric=flags.metric,
+        leave_out_copies=flags.leave_out_copies,
         seed=flags.seed,
         folder=state,
         team=team,

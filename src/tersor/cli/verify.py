@@ -45,9 +45,13 @@ def _expect_certificate(folder: Path) -> None:
             f"The certificate is looked for in a folder that `tersor optimize -o` wrote, and {str(folder)!r} {what}."
         )
     if not (folder / "report.json").is_file():
-        raise CertificateError(f"The search in {folder} has not ended: `tersor resume {folder}` goes on with it.")
+        raise CertificateError(
+            f"The search in {folder} has not ended: `tersor resume {folder}` goes on with it."
+        )
     if read_record(folder).verdict.outcome == "improved":
-        raise CertificateError(f"The certificate of {folder} was taken away: do not rely on what its report says.")
+        raise CertificateError(
+            f"The certificate of {folder} was taken away: do not rely on what its report says."
+        )
     raise CertificateError(
         f"{folder} holds the original, because nothing better was certified: there is no certificate to verify."
     )

@@ -70,6 +70,10 @@ class Shares:
         return {"train": 1 - search - certification, "search": search, "certification": certification}
 
 
+#: For what neither trains nor certifies: copies of sealed samples do no harm there.
+HARMLESS = Shares(leave_out_copies=True)
+
+
 def assign(
     digests: UInt64[np.ndarray, " n"], labels: Int[np.ndarray, " n"] | None, shares: Mapping[str, float]
 ) -> Int[np.ndarray, " n"]:

@@ -32,6 +32,7 @@ class Course:
         augment: makes random views of inputs; None shows them as stored.
         views: number of different views of a sample.
         metric: how quality is measured; inferred from the labels when left out.
+        leave_out_copies: leave out of train and search what the sealed samples hold too, instead of refusing.
         clip: largest norm of all gradients together.
         seed: of every random choice.
         folder: keeps the state of the run, and continues the one that it finds there.
@@ -62,6 +63,7 @@ class Course:
     augment: Augment | None = None
     views: int = 8
     metric: str | None = None
+    leave_out_copies: bool = False
     clip: float = 5.0
     seed: int = 0
     folder: Path | None = None

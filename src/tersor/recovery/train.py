@@ -12,6 +12,7 @@ from tersor.errors import DataError
 from tersor.loading.build import build_task
 from tersor.loading.inputs import call, main_output
 from tersor.loading.losses import Loss
+from tersor.loading.split import Shares
 from tersor.loading.task import Batch, Task
 from tersor.optimizers.registry import Recipe
 from tersor.recovery.cache import TeacherCache, drawn, fingerprint
@@ -62,7 +63,9 @@ def train(
     """
     # Nothing is remembered by view, so there may be a new one each time.
     course = replace(course or Course(), views=_ENDLESS)
-    task = build_task(model, data, metric=course.metric, loss=loss, seed=course.seed).task
+    task = build_task(
+        model, data, metric=course.metric, loss=loss, shares=_shares(course), seed=course.seed
+    ).task
     if task.kind == "fidelity" or task.loss is None:
         raise DataError(
             "The data has no labels, so there is nothing to train towards. Add a target, or `distill` from a teacher."
@@ -113,7 +116,7 @@ def distill(
         DivergedError: if the loss does not stay finite even at a much lower learning rate.
     """
     course = course or Course()
-    task = build_task(teacher, data, metric=course.metric, seed=course.seed).task
+    task = build_task(teacher, data, metric=course.metric, shares=_shares(course), seed=course.seed).task
     if not len(task.train):
         raise DataError("There are no training samples to distil with. Give a `train` split.")
     first = next(task.train.batches(min(128, len(task.train))))
@@ -134,6 +137,10 @@ def distill(
         optimizer=optimizer,
         course=course,
     )
+
+
+def _shares(course: Course) -> Shares:
+    return Shares(leave_out_copies=course.leave_out_copies)
 
 
 def _kept(answer: Teacher, task: Task, epochs: float | None, course: Course) -> Teacher:

@@ -59,6 +59,8 @@ def _plain_row(record: Record, row: Row) -> str:
             if value != words.MISSING
         ),
     ]
+    if row.quality is None and row.certified is None:
+        cells.append(_flat(row.dropped_because))
     line = "  ".join(cell for cell in cells if cell)
     return f"{line} <- shipped" if row is record.shipped else line
 

@@ -59,8 +59,7 @@ def _with_speed(run: Run, candidate: Candidate, result: object) -> Candidate:
     done = replace(candidate, speed=result)
     found = gain(run, done)
     assert found is not None
-    words = f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f})"
-    run.say("measure", f"{candidate.name}: {words} at {run.request.goal}")
+    run.say("measure", f"{candidate.name}: {found.words()} at {run.request.goal}")
     return done
 
 
@@ -81,7 +80,7 @@ def confirm(run: Run, chosen: Candidate) -> Candidate | None:
     ]
     speed = min(speeds, key=lambda one: one.low)
     best = replace(chosen, speed=speed)
-    return None if shortcoming(run, best) else _with_speedup(best)
+    return None if shortcoming(run, best, final=True) else _with_speedup(best)
 
 
 def _with_speedup(best: Candidate) -> Candidate:

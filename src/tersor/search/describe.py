@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 
 from tersor._version import __version__
 from tersor.certification.certificate import Certificate
@@ -247,7 +248,9 @@ def _drop(candidate: Candidate) -> Estimate | None:
 
 
 def _speedup(speed: Comparison | None) -> Estimate | None:
-    return None if speed is None else Estimate(value=speed.ratio, low=speed.low, high=speed.high)
+    if speed is None or speed.high == inf:  # too few turns for an interval
+        return None if speed is None else Estimate(value=speed.ratio)
+    return Estimate(value=speed.ratio, low=speed.low, high=speed.high)
 
 
 def _latency(measured: Measurement | None) -> Latency | None:

@@ -15,9 +15,9 @@ from tersor.search.run import Run
 #: Disagreements that are assumed on top of those seen, so that a small split never looks certain.
 _PRIOR_DISAGREEMENTS = 1.0
 
-#: A difference of this many standard errors on the search data outweighs what was taken away; beyond `_ENOUGH` of them
+#: A difference of this many standard errors on the search data outweighs what was taken away; beyond `SURE` of them
 #: from the limit there is nothing left to tell apart.
-_CLEARLY, _ENOUGH = 1.0, 3.0
+_CLEARLY, SURE = 1.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,21 @@ class Gain:
     value: float
     low: float
     high: float
+
+    @property
+    def open(self) -> bool:
+        """Whether there is no interval, because too few turns went undisturbed."""
+        return self.high == math.inf
+
+    def words(self) -> str:
+        """Return the gain in words.
+
+        Example:
+            >>> Gain(1.5, 1.4, 1.6).words(), Gain(1.5, 0.0, math.inf).words()
+            ('1.50x (1.40 to 1.60)', '1.50x (too few undisturbed turns for an interval)')
+        """
+        interval = f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.value:.2f}x ({'too few undisturbed turns for an interval' if self.open else interval})"
 
 
 def gain(run: Run, candidate: Candidate) -> Gain | None:
@@ -80,10 +95,11 @@ def judge(run: Run, candidate: Candidate) -> Candidate:
     return candidate if short is None else replace(candidate, fate=short[0], reason=short[1])
 
 
-def shortcoming(run: Run, candidate: Candidate) -> tuple[Fate, str] | None:
+def shortcoming(run: Run, candidate: Candidate, *, final: bool = False) -> tuple[Fate, str] | None:
     """Return why the measurement of `candidate` rules it out, as a fate with its reason; None if it does not.
 
-    It has to meet every limit that was asked for. Where the original meets them too, it also has to be better.
+    It has to meet every limit that was asked for. Where the original meets them too, it also has to be better; while
+    candidates are chosen, one whose gain has no interval may be, and in the `final` measurement it has to have one.
     """
     found, limits, speed = gain(run, candidate), run.request.limits, candidate.speed
     if found is None:
@@ -94,10 +110,9 @@ def shortcoming(run: Run, candidate: Candidate) -> tuple[Fate, str] | None:
             return Fate.OVER_LIMIT, over
         if limits.exceeded(run.rival, speed.base):
             return None
-    if found.low > 1.0:
+    if found.low > 1.0 or (found.open and found.value > 1.0 and not final):
         return None
-    words = f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}) at {run.request.goal}"
-    return Fate.NOT_BETTER, f"{words}: not shown to be better than the base"
+    return Fate.NOT_BETTER, f"{found.words()} at {run.request.goal}: not shown to be better than the base"
 
 
 def work(candidate: Candidate) -> float:
@@ -154,4 +169,4 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
 
 
 def _sure(run: Run, candidate: Candidate) -> float:
-    return min(_ENOUGH, safety(run, candidate))
+    return min(SURE, safety(run, candidate))
