@@ -192,7 +192,7 @@ def test_an_operator_without_counterpart_is_named(tmp_path):
         graph([helper.make_node("Det", ["x"], ["y"])], [("x", ["n", 3, 3])], [("y", ["n"])]),
         tmp_path / "m.onnx",
     )
-    with pytest.raises(ModelError, match=r"not converted: Det \(1x\)\. Converted are Abs, "):
+    with pytest.raises(ModelError, match=r"not converted: Det \(1x, first 'y'\)\. Converted are Abs, "):
         read_onnx(path)
     negative = [constant(n, v) for n, v in (("s", [-1]), ("e", [-9]), ("a", [1]), ("t", [-1]))]
     nodes = [helper.make_node("Slice", ["x", "s", "e", "a", "t"], ["y"], name="backwards")]

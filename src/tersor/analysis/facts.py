@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from torch.utils.module_tracker import ModuleTracker
 
+from tersor.analysis.graph_costs import costs_of, parameters_of
 from tersor.analysis.uses import Operation, stored, tensors, use_of, watch
 from tersor.loading.inputs import Inputs, batch_size
+from tersor.loading.onnx.graph_model import GraphModel
 
 aten = torch.ops.aten
 
@@ -81,6 +83,8 @@ def facts(model: nn.Module, inputs: Inputs) -> Facts:
         >>> counted.parameters, counted.macs
         (16, 12)
     """
+    if isinstance(model, GraphModel):
+        return _of_graph(model, inputs)
     known = stored(model)
     sites: list[Site] = []
     samples = batch_size(inputs)
@@ -111,6 +115,17 @@ def facts(model: nn.Module, inputs: Inputs) -> Facts:
         macs=sum(site.macs for site in sites),
         bytes=sum(site.bytes for site in sites),
         sites=tuple(site for site in sites if site.bytes),
+    )
+
+
+def _of_graph(model: GraphModel, inputs: Inputs) -> Facts:
+    costs = costs_of(model, inputs)
+    return Facts(
+        parameters=parameters_of(model),
+        parameter_bytes=model.content.numel(),
+        macs=sum(cost.macs for cost in costs),
+        bytes=sum(cost.bytes for cost in costs),
+        sites=tuple(Site(*cost) for cost in costs if cost.bytes),
     )
 
 

@@ -11,10 +11,12 @@ from tersor.errors import ExportError
 from tersor.exporting.agreement import check_agreement
 from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.files import sha256_of, shipped_bytes
+from tersor.exporting.graph_file import write_graph
 from tersor.exporting.opening import open_artefact
 from tersor.exporting.program import capture
 from tersor.exporting.runtimes import RUNTIMES
 from tersor.loading.inputs import Inputs
+from tersor.loading.onnx.graph_model import GraphModel
 
 __all__ = ["RUNTIMES", "export", "open_artefact", "with_options"]
 
@@ -39,7 +41,7 @@ def export(
     error = max over samples i of ||file_i - model_i|| / rms over samples of ||model_i||.
 
     Args:
-        model: any module.
+        model: any module; an ONNX graph that stayed one is written as it is.
         inputs: a real batch.
         path: file to write; its folder must exist.
         runtime: a key of `RUNTIMES`.
@@ -68,6 +70,8 @@ def export(
             f"The runtime {runtime!r} needs {kind.missing()}. Install it, or choose another runtime."
         )
     path = Path(path)
+    if isinstance(model, GraphModel):
+        return write_graph(model, inputs, path, runtime, opened if check else None)
     program = capture(model, inputs)
     options = dict(kind.write(program, path))
     artefact = Artefact(

@@ -11,6 +11,7 @@ from tersor.analysis.collect import input_moments
 from tersor.analysis.uses import Use, tensors, uses
 from tersor.errors import PlanError
 from tersor.loading.inputs import Inputs
+from tersor.loading.onnx.graph_model import refuse_graph
 from tersor.loading.task import Batch
 
 #: Share of the mean input energy added to every feature, so that features without any have an inverse.
@@ -73,6 +74,7 @@ def spectra(model: nn.Module, inputs: Inputs, *, batches: Iterable[Batch] = ()) 
             without it by the weight alone.
 
     Raises:
+        ModelError: if the model is an ONNX graph.
         PlanError: if the model has no such layer.
 
     Example:
@@ -83,6 +85,7 @@ def spectra(model: nn.Module, inputs: Inputs, *, batches: Iterable[Batch] = ()) 
         Wang et al., SVD-LLM: Truncation-aware Singular Value Decomposition, ICLR 2025, section 3.1 (weighting
         by the Cholesky factor of E[x x^T]).
     """
+    refuse_graph(model, "Factorizing")
     found = candidates(model, inputs)
     if not found:
         raise PlanError(

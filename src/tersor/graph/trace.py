@@ -17,6 +17,7 @@ from tersor.graph.modes import ParameterChanged, Recorder, fake_replica, on_meta
 from tersor.graph.siblings import follow_siblings
 from tersor.graph.structure import Graph
 from tersor.loading.inputs import Inputs, as_inputs, call, map_tensors
+from tersor.loading.onnx.graph_model import refuse_graph
 
 #: Outputs of models that return many tensors, in the order of preference.
 MAIN_OUTPUTS = (
@@ -41,7 +42,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
 
     Raises:
         ArgumentError: if `model` is not a module.
-        ModelError: if the forward pass fails, or a hook of the model calls this function in turn.
+        ModelError: if it is an ONNX graph, the forward pass fails, or a hook of the model calls this function in turn.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -53,6 +54,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+    refuse_graph(model, "Tracing, which pruning and factorizing begin with,")
     if any(isinstance(mode, Recorder) for mode in _get_current_dispatch_mode_stack()):
         raise ModelError(
             "A forward hook of the model asks for a trace while the model is being traced. Remove the hook, or ask "

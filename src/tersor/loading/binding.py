@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tersor.errors import DataError
 from tersor.loading.inputs import Inputs
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.stacking import Path, as_tensor, leaves, tupled
 
 #: Keys that hold what a model should answer, as datasets and Transformers' collators name them.
@@ -27,6 +28,7 @@ class Binding:
         unused: paths that go nowhere.
         dtype: floating-point type of the model's parameters; floating-point leaves are cast to it.
         shapes: leaf shapes and types of the first batch, for `words`.
+        types: of arguments whose type is fixed, as those of an ONNX graph; the others are cast to `dtype` as said.
     """
 
     arguments: tuple[tuple[Path, str], ...]
@@ -35,6 +37,7 @@ class Binding:
     unused: tuple[Path, ...]
     dtype: torch.dtype
     shapes: Mapping[Path, str]
+    types: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     def bind(self, batch: Any) -> tuple[Inputs, Tensor | None]:
         """Return the inputs and the target of a batch.
@@ -43,7 +46,7 @@ class Binding:
             DataError: if the batch has another form than the first one, or its leaves differ in length.
         """
         found = leaves(tupled(batch))
-        values = [self._input(_numeric(found, path)) for path, _ in self.arguments]
+        values = [self._input(_numeric(found, path), name) for path, name in self.arguments]
         target = None if self.target is None else self._output(_numeric(found, self.target))
         lengths = {len(v) for v in (*values, *(() if target is None else (target,)))}
         if len(lengths) > 1:
@@ -69,7 +72,9 @@ class Binding:
             lines.append(f"not used: {', '.join(map(_show, self.unused))}")
         return tuple(lines)
 
-    def _input(self, value: Tensor) -> Tensor:
+    def _input(self, value: Tensor, name: str) -> Tensor:
+        if name in self.types:
+            return value.to(self.types[name])
         # Bytes are pixels, not token numbers: no embedding takes uint8.
         return value.to(self.dtype) if value.is_floating_point() or value.dtype == torch.uint8 else value
 
@@ -113,6 +118,7 @@ def make_binding(model: nn.Module, batch: Any, *, target: str | None = None) -> 
         unused=tuple(path for path in found if path not in used),
         dtype=next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32),
         shapes={path: _shape(leaf) for path, leaf in found.items()},
+        types={port.name: port.dtype for port in model.ports} if isinstance(model, GraphModel) else {},
     )
 
 

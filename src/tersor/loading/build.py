@@ -19,6 +19,7 @@ from tersor.loading.losses import LOSSES, Loss
 from tersor.loading.metric import Metric
 from tersor.loading.metrics import METRICS
 from tersor.loading.model import copied, load_model
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.references import first_line
 from tersor.loading.setting import Setting, infer_setting, run_once
 from tersor.loading.sources import Source
@@ -126,7 +127,7 @@ def build_task(
     trained, loss_words = choose_loss(loss, setting)
     task = Task(model=model, **splits, metric=chosen, loss=trained, inputs=inputs, kind=setting.kind)
     _check_use(task)
-    return Built(task, Notes(binding, setting, plan, metric_words, loss_words, _warnings(setting)))
+    return Built(task, Notes(binding, setting, plan, metric_words, loss_words, _warnings(setting, model)))
 
 
 def _first_batch(sources: Mapping[str, Source]) -> Any:
@@ -211,9 +212,12 @@ def _attempt(
         ) from cause
 
 
-def _warnings(setting: Setting) -> tuple[str, ...]:
+def _warnings(setting: Setting, model: nn.Module) -> tuple[str, ...]:
+    found = ()
     if setting.kind == "fidelity":
-        return (
+        found += (
             "the data has no labels: quality is likeness to the original's outputs, and the certificate says only that",
         )
-    return ()
+    if isinstance(model, GraphModel):
+        found += (f"the ONNX file stays a graph, without layers to prune or train. {model.why}",)
+    return found

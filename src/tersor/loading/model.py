@@ -235,9 +235,9 @@ def _from_keras_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
 def _from_onnx_file(path: Path, arguments: dict[str, Any]) -> nn.Module:
     if arguments:
         raise ArgumentError(f"An .onnx file takes no arguments, got {', '.join(arguments)}.")
-    from tersor.loading.onnx.convert import read_onnx
+    from tersor.loading.onnx.convert import read_onnx_or_graph
 
-    return read_onnx(path)
+    return read_onnx_or_graph(path)
 
 
 #: Files that are networks, by suffix.

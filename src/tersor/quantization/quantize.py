@@ -7,6 +7,7 @@ from torch import fx, nn
 from tersor._check import positive
 from tersor.errors import ArgumentError
 from tersor.loading.inputs import Inputs, as_inputs
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.planning.plan import Plan
 from tersor.quantization.build import build, names_of
 from tersor.quantization.calibrate import check_calibration
@@ -14,6 +15,7 @@ from tersor.quantization.capture import capture
 from tersor.quantization.choose import choose
 from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.quantization.model import QuantizedModel
+from tersor.quantization.onnx_graph import quantize_as_asked
 from tersor.quantization.recipe import Recipe
 from tersor.quantization.schemes import ranked
 
@@ -38,7 +40,7 @@ def quantize(
     plan: Plan | None = None,
     recipe: Recipe | str = "quick",
     budget_s: float = 120.0,
-) -> QuantizedModel:
+) -> QuantizedModel | GraphModel:
     """Return a new model that computes on the integer grids that a runtime will compute on.
 
     Weights are rounded to `step * codes` with a step per output channel or block, activations with a step per
@@ -56,7 +58,8 @@ def quantize(
         budget_s: time that `auto` may spend on trying recipes, in seconds.
 
     Returns:
-        The quantized model, in evaluation mode.
+        The quantized model, in evaluation mode; of an ONNX graph that does not convert to torch, the graph as ONNX
+        Runtime's own quantizer rounds it.
 
     Raises:
         ModelError: if `torch.export` does not accept the model.
@@ -76,6 +79,8 @@ def quantize(
     positive("budget_s", budget_s)
     inputs = as_inputs(inputs)
     batches = check_calibration(calibration, inputs)
+    if isinstance(model, GraphModel):
+        return quantize_as_asked(model, batches, scheme, plan, recipe)
     graph_module = capture(model, inputs)
     chosen = _scheme(graph_module, scheme)
     if recipe == "auto":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tersor.errors import DataError, FolderError
 from tersor.loading.evaluate import evaluate
+from tersor.loading.onnx.graph_model import refuse_graph
 from tersor.loading.task import Batch, Split, Task
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.registry import Recipe
@@ -130,10 +131,12 @@ def learn(
         course: further dials.
 
     Raises:
+        ModelError: if the model is an ONNX graph.
         DataError: if there are no training samples.
         ArgumentError: if the folder holds another run.
         DivergedError: if the loss does not stay finite even after the learning rate was halved several times.
     """
+    refuse_graph(model, "Training")
     course = course or Course()
     if not len(task.train):
         raise DataError("There are no training samples. Give a `train` split.")

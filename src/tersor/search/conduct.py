@@ -15,6 +15,7 @@ from tersor.certification.seal import Seal
 from tersor.certification.store import LEDGER
 from tersor.errors import ArgumentError, FolderError
 from tersor.loading.build import Built, build_task
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.split import Shares
 from tersor.reporting.folder import refuse_foreign
 from tersor.search.answer import confirm, in_order, measured
@@ -26,6 +27,7 @@ from tersor.search.descend import descend
 from tersor.search.disjoint import check_given_splits, is_given, without_near_copies
 from tersor.search.events import Event
 from tersor.search.finalists import choose_finalists
+from tersor.search.graphs import check_methods, make_from_graph
 from tersor.search.interim import SEARCH, Interim
 from tersor.search.journal import FROZEN, Journal
 from tersor.search.log import LOG, Log
@@ -155,6 +157,7 @@ def _built(order: Order) -> Built:
             "function of (predictions, targets)."
         )
     check_leave(order.request, built.task)
+    check_methods(order.options.get("methods"), built.task)
     return _disjoint(built, shares.leave_out_copies) if is_given(built) else built
 
 
@@ -250,7 +253,8 @@ def _make(run: Run, stage: Stage) -> None:
     try:
         if not stage.stops.asked:
             with stage.stops.making():
-                descend(run, report)
+                make = make_from_graph if isinstance(run.task.model, GraphModel) else descend
+                make(run, report)
                 stage.hurried = run.clock.left_s <= 0
     except KeyboardInterrupt:
         run.say("result", "interrupted; finishing with what there is (press again to stop at once)")

@@ -14,6 +14,7 @@ from tersor.analysis.facts import facts
 from tersor.exporting.artefact import Artefact
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.measurement.result import Measurement
 from tersor.measurement.roofline import distance
 from tersor.measurement.roofline import roofline as measured_limits
@@ -83,7 +84,8 @@ def look(run: Run, answer: Candidate, log: Path | None) -> Insight:
             omitted.append(f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             return otherwise
 
-    graph = attempt("layers", lambda: trace(run.task.model, run.task.inputs), None)
+    layered = not isinstance(run.task.model, GraphModel)
+    graph = attempt("layers", lambda: trace(run.task.model, run.task.inputs), None) if layered else None
     noise: Noise = {}
     if graph is not None and seconds > 1.0:
         noise = attempt("sensitivity", lambda: layer_sensitivity(run.task, graph, seconds=seconds), noise)

@@ -14,11 +14,11 @@ from tersor.search.run import Run, calibration_inputs
 from tersor.search.shrink import restore
 
 #: What each method of the request allows.
-_SCHEMES = {"quantize": ("static", "dynamic"), "weight_only": ("int8", "int4")}
+SCHEMES = {"quantize": ("static", "dynamic"), "weight_only": ("int8", "int4")}
 #: With less time, and speed for a goal, weights alone are not rounded: that seldom makes a small network faster.
 _TIGHT_S = 240.0
 #: Bits of weight and activation codes of each scheme.
-_BITS = {"static": (8, 8), "dynamic": (8, 8), "int8": (8, 0), "int4": (4, 0)}
+BITS = {"static": (8, 8), "dynamic": (8, 8), "int8": (8, 0), "int4": (4, 0)}
 #: How a scheme is called in the name of a candidate.
 WORDS = {
     "static": "round weights and activations to 8-bit integers",
@@ -30,7 +30,7 @@ WORDS = {
 
 def schemes_for(run: Run) -> tuple[str, ...]:
     """Return the integer schemes that the request allows and that suit the original, most promising first."""
-    allowed = [kind for method in run.request.methods for kind in _SCHEMES.get(method, ())]
+    allowed = [kind for method in run.request.methods for kind in SCHEMES.get(method, ())]
     if not allowed:
         return ()
     try:
@@ -39,7 +39,7 @@ def schemes_for(run: Run) -> tuple[str, ...]:
         run.say("candidate", f"no integers: {str(error).strip().partition(chr(10))[0]}")
         return ()
     if run.request.goal not in ("size", "memory") and run.clock.left_s < _TIGHT_S:
-        allowed = [kind for kind in allowed if kind not in _SCHEMES["weight_only"]]
+        allowed = [kind for kind in allowed if kind not in SCHEMES["weight_only"]]
     return tuple(kind for kind in found if kind in allowed)
 
 
@@ -58,7 +58,7 @@ def in_integers(
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
         inputs, samples = run.task.inputs, calibration_inputs(run.task)
-        bits = _BITS[scheme]
+        bits = BITS[scheme]
         model = quantize(parent.model, inputs, samples, scheme=scheme, plan=_chosen(run, parent.model, bits))
         edits = Plan(tuple(Quantize(name, *bits) for name in model.integers))
         trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.planning.plan import Drop, Factorize, Plan, Quantize
 from tersor.quantization.model import QuantizedModel
 from tersor.reporting.record import Layer
@@ -16,6 +17,8 @@ from tersor.search.sensitivity import PRUNED
 def layer_rows(original: nn.Module, answer: Candidate, insight: Insight) -> tuple[Layer, ...]:
     """Return what was done to each layer that has a weight, in the order of the network, and why."""
     assert answer.model is not None
+    if isinstance(original, GraphModel):
+        return _of_graph(original, answer)
     after = _shapes(answer)
     rows = []
     for name, module in original.named_modules():
@@ -38,6 +41,22 @@ def layer_rows(original: nn.Module, answer: Candidate, insight: Insight) -> tupl
             )
         )
     return tuple(rows)
+
+
+def _of_graph(original: GraphModel, answer: Candidate) -> tuple[Layer, ...]:
+    rounded = {edit.site: edit for edit in answer.plan.of(Quantize)}
+    return tuple(
+        Layer(
+            name=name,
+            kind=kind,
+            change=f"{rounded[name].weight_bits}-bit integers" if name in rounded else "",
+            before=_written(shape),
+            after=_written(shape),
+            reason="" if name in rounded else "as it was",
+            sensitivity={},
+        )
+        for name, (kind, shape) in original.layers.items()
+    )
 
 
 def _edits_of(plan: Plan, layer: str) -> list[str]:

@@ -8,7 +8,9 @@ from tersor.exporting.export import RUNTIMES
 from tersor.graph.trace import trace
 from tersor.loading.evaluate import evaluate
 from tersor.loading.limit import parse_drop
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.task import Task
+from tersor.quantization.onnx_graph import graph_schemes
 from tersor.quantization.quantize import sites
 from tersor.search.clock import Clock
 from tersor.search.effort import plan_effort
@@ -49,12 +51,21 @@ def outline(task: Task, request: Request) -> tuple[str, ...]:
 
 def _model(task: Task) -> tuple[str, ...]:
     costs = facts(task.model, task.inputs)
+    ready = ", ".join(name for name, kind in RUNTIMES.items() if not kind.missing())
+    size = f"model   {costs.parameters:,} parameters, {costs.macs:,} multiply-adds a sample"
+    if isinstance(task.model, GraphModel):
+        rounded = len(task.model.integers)
+        have = (
+            f"quantized already, {rounded} nodes in integers"
+            if rounded
+            else f"{len(task.model.layers)} layers"
+        )
+        return size, f"graph   an ONNX file that stays a graph, {have}", f"runtime {ready}"
     groups = trace(task.model, task.inputs).groups
     prunable = [group for group in groups if group.prunable]
     kinds = ", ".join(sorted({group.kind for group in prunable})) or "none"
-    ready = ", ".join(name for name, kind in RUNTIMES.items() if not kind.missing())
     return (
-        f"model   {costs.parameters:,} parameters, {costs.macs:,} multiply-adds a sample",
+        size,
         f"groups  {len(prunable)} of {len(groups)} can be pruned ({kinds})",
         f"runtime {ready}",
     )
@@ -78,6 +89,9 @@ def _sealed(task: Task, margin: float | None = None) -> tuple[str, ...]:
 
 def _methods(task: Task, request: Request) -> tuple[str, ...]:
     """Return for each method how much of the model it applies to, or why it is not used."""
+    if isinstance(task.model, GraphModel):
+        kinds = ", ".join(graph_schemes(task.model, request.target)) or "none"
+        return (f"method  fusing ahead of time; integers: {kinds}",)
     graph = trace(task.model, task.inputs)
     left = [name for name, _ in task.model.named_modules() if name and request.leaves_alone(name)]
     found = {
@@ -110,6 +124,8 @@ def _count(number: int, noun: str) -> str:
 def _time(task: Task, request: Request) -> str:
     """Return an estimate of the time, from a few training steps of the original."""
     begun_s = time.monotonic()
+    if isinstance(task.model, GraphModel) and request.budget_s is None:
+        return f"time    about {_EACH_S * 6 + _ENDS_S:,.0f} s without a budget"
     effort = plan_effort(task, Clock(_AMPLE_S))
     if request.budget_s is not None:
         return f"time    {request.budget_s:,.0f} s as asked for, certification and report included"

@@ -12,6 +12,7 @@ from tersor._check import fraction, one_of, positive
 from tersor.errors import ArgumentError, MissingExtraError
 from tersor.exporting.export import RUNTIMES
 from tersor.loading.limit import Drop, parse_budget, parse_drop
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.task import Task
 from tersor.search.events import Listener, silent
 from tersor.search.limits import Limits, parse_bytes, parse_limits
@@ -184,6 +185,7 @@ def check_leave(request: Request, task: Task) -> None:
         ArgumentError: naming the pattern and the closest names.
     """
     names = [name for name, _ in (*task.model.named_modules(), *task.model.named_parameters()) if name]
+    names += task.model.layers if isinstance(task.model, GraphModel) else ()
     for pattern in request.leave:
         alone = replace(request, leave=(pattern,))
         if not any(map(alone.leaves_alone, names)):

@@ -16,6 +16,7 @@ from tersor.planning.plan import Cut, Plan
 from tersor.pruning.criteria.registry import make_criterion
 from tersor.pruning.score import score
 from tersor.pruning.select import keep_highest
+from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize
 from tersor.quantization.sensitivity import sensitivity
 from tersor.surgery.apply import apply, close
@@ -118,6 +119,7 @@ def _rounding(task: Task, inputs: Inputs) -> dict[str, float]:
     calibration = [batch.inputs for batch in task.calibration.batches(32, limit=64)]
     try:
         rounded = quantize(task.model, task.inputs, calibration)
+        assert isinstance(rounded, QuantizedModel)
         return {cost.site: cost.noise for cost in sensitivity(rounded, [inputs])}
     except (TersorError, RuntimeError, NotImplementedError):  # not every model can be captured
         return {}

@@ -17,6 +17,8 @@ from tersor.errors import ModelError
 from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import named_tensors, trace
 from tersor.loading.inputs import Inputs
+from tersor.loading.onnx.graph_model import GraphModel
+from tersor.loading.onnx.guard import read_graph
 from tersor.loading.task import Task
 from tersor.measurement.quality import Quality
 from tersor.measurement.result import Comparison
@@ -120,12 +122,14 @@ def read_candidate(card: Mapping[str, Any], place: Path, task: Task) -> Candidat
     }
     plan = Plan.from_json(json.dumps(card["plan"]))
     files = [Artefact.from_json(json.dumps(file)) for file in card["files"]]
-    network = _read_float(plan, task, place)
+    graph = isinstance(task.model, GraphModel)
+    network = task.model if graph else _read_float(plan, task, place)
     integers = bool(plan.of(Quantize))
+    made = _read_graph(task.model, files, place) if isinstance(task.model, GraphModel) else None
     found = Candidate(
         **plain,
         plan=plan,
-        model=None if integers else network,
+        model=made if graph else None if integers else network,
         float_model=network if integers else None,
         artefact=files[0] if files else None,
         others=tuple(files[1:]),
@@ -181,6 +185,13 @@ def _read_float(plan: Plan, task: Task, place: Path) -> nn.Module | None:
     if not (place / _FLOAT).exists():
         return None
     return load(lambda: copy.deepcopy(task.model), place / _FLOAT).eval()
+
+
+def _read_graph(original: GraphModel, files: list[Artefact], place: Path) -> GraphModel | None:
+    """Return the graph that a candidate is, from its file."""
+    if not files:
+        return None
+    return type(original)(read_graph(place / files[0].path.name), original.why)
 
 
 def _read_quality(card: Mapping[str, Any] | None, place: Path) -> Quality | None:

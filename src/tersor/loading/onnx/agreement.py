@@ -7,9 +7,9 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from tersor._extras import require
 from tersor.errors import ModelError
 from tersor.loading.inputs import main_output
+from tersor.loading.onnx.graph_model import open_content
 from tersor.loading.references import first_line
 
 #: Largest difference of outputs, relative to the largest output (at least 1).
@@ -74,15 +74,45 @@ def open_session(model: onnx.ModelProto) -> Any:
     Raises:
         ModelError: if the runtime does not open it.
     """
-    runtime = require("onnxruntime", extra="all", purpose="Checking a converted ONNX graph")
-    options = runtime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    return open_content(model.SerializeToString())
+
+
+def with_open_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with an open batch axis, checked to answer several batches at once as it does one by one.
+
+    Raises:
+        ModelError: if it takes a fixed number of samples, and another one changes the answers.
+    """
+    session = open_session(model)
+    if not has_fixed_batch(session):
+        return model
+    step, names = session.get_inputs()[0].shape[0], [entry.name for entry in session.get_inputs()]
+    opened = _opened(model, step)
     try:
-        return runtime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        arrays = examples(session, None, _SAMPLES, _OPEN)
+        parts = [
+            session.run(None, {n: a[i : i + step] for n, a in zip(names, arrays, strict=True)})[0]
+            for i in range(0, len(arrays[0]), step)
+        ]
+        whole = open_session(opened).run(None, dict(zip(names, arrays, strict=True)))[0]
+        _compared(torch.from_numpy(np.concatenate(parts)), torch.from_numpy(whole))
     except Exception as cause:  # the runtime has many classes of errors
-        raise ModelError(f"ONNX Runtime does not open the graph: {first_line(cause)}") from cause
+        raise ModelError(
+            f"The ONNX graph takes {step} sample{'s' * (step > 1)} at a time, and does not answer another number of "
+            f"samples in the same way ({first_line(cause)}). Export it with an open batch axis."
+        ) from cause
+    return opened
+
+
+def _opened(model: onnx.ModelProto, step: int) -> onnx.ModelProto:
+    """Return a copy of `model` whose inputs and outputs have an open first axis where it was `step`."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if axes and axes[0].dim_value == step:
+            axes[0].dim_param = "batch"
+    return model
 
 
 def has_fixed_batch(session: Any) -> bool:
@@ -91,12 +121,12 @@ def has_fixed_batch(session: Any) -> bool:
     return bool(given) and bool(given[0].shape) and isinstance(given[0].shape[0], int)
 
 
-def examples(session: Any, module: fx.GraphModule, samples: int, length: int) -> list[np.ndarray]:
+def examples(session: Any, module: fx.GraphModule | None, samples: int, length: int) -> list[np.ndarray]:
     """Return random inputs of the shapes and types that a graph states.
 
     Args:
         session: of the graph.
-        module: the conversion, for the number of rows that integers may name.
+        module: the conversion, for the number of rows that integers may name; None for two.
         samples: in the batch; as many times the fixed batch where it is fixed.
         length: of every other open axis.
     """
@@ -120,8 +150,10 @@ def _random(name: str, kind: str, shape: list[int], rows: int, seed: int) -> np.
 _TYPES = {"tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(uint8)": np.uint8}
 
 
-def _rows(module: fx.GraphModule, name: str) -> int:
+def _rows(module: fx.GraphModule | None, name: str) -> int:
     """Return how many different numbers an input of integers may hold: the rows of the tables that it looks into."""
+    if module is None:
+        return 2
     tables = [
         found.num_embeddings
         for node in module.graph.nodes

@@ -10,11 +10,12 @@ from typing import Any
 import onnx
 import onnx.numpy_helper
 import onnx.version_converter
-from torch import fx
+from torch import fx, nn
 
 from tersor.errors import ModelError
-from tersor.loading.onnx.agreement import check_agreement
+from tersor.loading.onnx.agreement import check_agreement, with_open_batch
 from tersor.loading.onnx.arithmetic import ARITHMETIC
+from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.onnx.guard import read_graph
 from tersor.loading.onnx.settle import settle_numbers
 from tersor.loading.onnx.shapes import SHAPES
@@ -42,11 +43,44 @@ def read_onnx(path: str | Path) -> fx.GraphModule:
         ModelError: if the file is unsafe or damaged, holds an operator without counterpart, or answers differently.
     """
     path = Path(path)
+    return _converted(read_graph(path), path.stem)
+
+
+def read_onnx_or_graph(path: str | Path) -> nn.Module:
+    """Return the network of an ONNX file as a torch module, or where it cannot be one as a graph for ONNX Runtime.
+
+    Raises:
+        ModelError: if the file is unsafe or damaged, or ONNX Runtime does not run it either.
+    """
+    path = Path(path)
     model = read_graph(path)
-    module = to_torch(model, path.stem)
+    try:
+        return _converted(model, path.stem)
+    except ModelError as cause:
+        why = str(cause).partition(" Converted are ")[0]
+        return as_graph(model, why, _identifier(path.stem))
+
+
+def _converted(model: onnx.ModelProto, name: str) -> fx.GraphModule:
+    module = to_torch(model, name)
     settle_numbers(model, module)
     check_agreement(model, module)
     return module
+
+
+def as_graph(model: onnx.ModelProto, why: str, name: str = "Graph") -> GraphModel:
+    """Return `model` as a module that ONNX Runtime runs, with an open batch axis and a name for every node.
+
+    Args:
+        model: a graph with all its weights inside.
+        why: why it is not converted.
+        name: of the class of the module.
+    """
+    model = with_open_batch(model)
+    for place, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{place}"
+    kind = type(name, (GraphModel,), {})
+    return kind(model, why)
 
 
 def to_torch(model: onnx.ModelProto, name: str = "Network") -> fx.GraphModule:
@@ -60,7 +94,10 @@ def to_torch(model: onnx.ModelProto, name: str = "Network") -> fx.GraphModule:
         n.op_type for n in simple.graph.node if n.op_type not in OPERATORS or n.domain not in _OWN
     )
     if unknown:
-        told = ", ".join(f"{kind} ({count}x)" for kind, count in sorted(unknown.items()))
+        first = {n.op_type: n.name or n.output[0] for n in reversed((*model.graph.node, *simple.graph.node))}
+        told = ", ".join(
+            f"{kind} ({count}x, first {first[kind]!r})" for kind, count in sorted(unknown.items())
+        )
         quantized = any(kind in _INTEGERS for kind in unknown)
         hint = (
             " It is quantized already: pass the floating-point model that it was made from."
