@@ -66,6 +66,17 @@ def test_a_measurement_has_consistent_units(inputs, small):
     assert found.peak_bytes > 1_000_000
 
 
+def test_a_measurement_keeps_the_distribution_of_the_times_in_few_numbers(inputs, small):
+    found = measure(small, inputs, seconds=0.3)
+    drawn = np.array(found.quantiles_s)
+    assert len(drawn) == 64
+    assert (np.diff(drawn) >= 0).all()
+    assert drawn[31] * 0.999 <= found.median_s <= drawn[32] * 1.001
+    assert (drawn > found.p90_s * 1.001).sum() <= 6
+    assert (drawn < found.p90_s * 0.999).sum() <= 58
+    assert drawn[-1] >= found.p99_s * 0.999
+
+
 def test_a_larger_file_takes_more_memory(inputs, small, large):
     little, much = (measure(artefact, inputs, seconds=0.1).peak_bytes for artefact in (small, large))
     assert much - little > (large.size_bytes - small.size_bytes) / 2

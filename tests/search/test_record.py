@@ -6,10 +6,12 @@ from torch import nn
 
 from tersor.loading.build import build_task
 from tersor.loading.limit import Drop
+from tersor.measurement.result import Measurement
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.quantize import quantize
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
+from tersor.search.describe import _latency
 from tersor.search.insight import look
 from tersor.search.journal import Journal
 from tersor.search.layer_rows import layer_rows
@@ -41,6 +43,15 @@ def answer(run, tmp_path_factory):
     edits = Plan(tuple(Quantize(site) for site in rounded.integers))
     made = Candidate("half in integers", plan + edits, rounded, small, losses=(2.0, 1.0), macs=9)
     return with_file(made, run.task, tmp_path_factory.mktemp("answer"), REQUEST)
+
+
+def test_the_distribution_of_the_times_reaches_the_report():
+    told = Measurement(
+        2e-3, 3e-3, 4e-3, 5e2, 1, 0.1, 1, 1, 1, "onnxruntime", 900, quantiles_s=(1e-3, 2e-3, 4e-3)
+    )
+    shown = _latency(told)
+    assert shown.samples_s == told.quantiles_s
+    assert shown.calls == 900
 
 
 def test_every_part_that_can_be_learnt_is_there(run, answer):

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from tersor.certification.verify import Verdict, verify
@@ -128,6 +129,15 @@ def test_measurements_whose_interval_has_no_end_are_read_back_from_the_journal(t
     file = Artefact("onnxruntime", tmp_path / "model.onnx", 10, "ab")
     baselines = (Baseline("torch", file, speed),)
     assert STORED.validate_json(STORED.dump_json(baselines)) == baselines
+
+
+def test_measurements_of_versions_that_kept_no_distribution_are_read():
+    told = replace(measured_in_few_turns().base, quantiles_s=(1e-3, 2e-3))
+    adapter = TypeAdapter(Measurement)
+    stored = adapter.dump_python(told, mode="json")
+    assert adapter.validate_python(stored) == told
+    del stored["quantiles_s"]
+    assert adapter.validate_python(stored) == replace(told, quantiles_s=())
 
 
 def test_finalists_stay_frozen_where_another_candidate_was_given_up_and_never_kept(tmp_path):

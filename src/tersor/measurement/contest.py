@@ -31,6 +31,8 @@ LAUNCHES = 6
 MOST_LAUNCHES = 10
 #: Even, so that each file goes first equally often.
 MIN_PAIRS = 4
+#: Levels of the quantiles that are kept of all calls: the middles of 64 equal shares.
+_LEVELS = (np.arange(64) + 0.5) / 64
 #: A launch ends when the interval of its own median is this narrow, relative to the median.
 NARROW = 0.02
 #: A file whose whole interval lies below this is slower, whatever further launches say, and gets none.
@@ -309,6 +311,7 @@ def summarize(track: Track, blocks: Sequence[Block], batch: int) -> Measurement:
         runtime=artefact.runtime,
         calls=len(times),
         energy_j=_energy_of(blocks),
+        quantiles_s=tuple(float(f"{value:.4g}") for value in np.quantile(times, _LEVELS)),
     )
 
 

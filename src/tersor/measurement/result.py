@@ -33,6 +33,8 @@ class Measurement:
         energy_j: energy of the processor packages for each call, joules, other processes included; None where
             the system does not tell (`tersor.measurement.energy.energy_missing` says why).
         length: length of the sequences in a call, where a sweep set it.
+        quantiles_s: durations of a call in the middles of equal shares of all calls, from the shortest to the
+            longest, which tell the whole distribution; empty where an earlier version measured.
     """
 
     median_s: float
@@ -48,6 +50,7 @@ class Measurement:
     calls: int
     energy_j: float | None = None
     length: int | None = None
+    quantiles_s: tuple[float, ...] = ()
 
     @property
     def p50_s(self) -> float:

@@ -110,13 +110,15 @@ class Latency:
         p90_s: time that 90 per cent of the calls stay under.
         p99_s: time that 99 per cent of the calls stay under.
         throughput_per_s: samples per second.
-        samples_s: the times themselves, for the picture; may be thinned.
+        calls: number of timed calls; None where it is that of `samples_s`.
+        samples_s: the times themselves, or as many evenly spaced quantiles of them, for the picture.
     """
 
     median_s: Number
     p90_s: Number = None
     p99_s: Number = None
     throughput_per_s: Number = None
+    calls: Count = None
     samples_s: tuple[Number, ...] = ()
 
 

@@ -222,12 +222,12 @@ def latencies(record: Record) -> Table:
         (
             row.name,
             *(write(read(row)) for label, read, write, _ in _QUANTITIES[:4]),
-            str(len(row.latency.samples_s)),
+            str(row.latency.calls or len(row.latency.samples_s) or words.MISSING),
         )
         for row in _two(record)
         if row.latency
     )
-    columns = ("model", "median", "p90", "p99", "throughput", "calls drawn")
+    columns = ("model", "median", "p90", "p99", "throughput", "calls")
     return Table("Time of one call", columns, rows, frozenset(range(1, 6)))
 
 

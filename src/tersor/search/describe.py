@@ -261,6 +261,8 @@ def _latency(measured: Measurement | None) -> Latency | None:
         p90_s=measured.p90_s,
         p99_s=measured.p99_s,
         throughput_per_s=measured.throughput_per_s,
+        calls=measured.calls,
+        samples_s=measured.quantiles_s,
     )
 
 
