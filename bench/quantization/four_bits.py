@@ -1,15 +1,17 @@
 """ResNet-20 on CIFAR-10 with weights of 4 bits: after training, and trained by distillation from the original."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from bench.quantization.contest import contest, exported, floating, write
+from bench.quantization.fit import fit
 from examples.cifar10.data import FOLDER, read
 from examples.cifar10.model import build
 from tersor.distillation.kl import KL
-from tersor.optimizers.registry import make_optimizer
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.quantize import quantize, sites
 from tersor.quantization.recipe import Recipe
@@ -50,19 +52,14 @@ def run(options) -> None:
 
 
 def trained(small: nn.Module, teacher: nn.Module, images: torch.Tensor) -> nn.Module:
+    fit(small, _losses(small, teacher, images), steps=STEPS, optimizer="adam", lr=5e-4)
+    return small.eval()
+
+
+def _losses(small: nn.Module, teacher: nn.Module, images: torch.Tensor) -> Iterator[torch.Tensor]:
     loss, generator = KL(temperature=4.0), torch.Generator().manual_seed(0)
-    optimizer = make_optimizer("adam", small.parameters(), lr=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=STEPS, pct_start=0.1)
-    order = torch.randperm(len(images), generator=generator).split(BATCH)
-    for step, rows in enumerate(order[:STEPS]):
+    for step, rows in enumerate(torch.randperm(len(images), generator=generator).split(BATCH)):
         x = images[rows].flip(-1) if step % 2 else images[rows]
         with torch.no_grad():
             target = teacher(x)
-        value = loss(small(x), target)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            print(f"step {step}: {value.item():.4f}", flush=True)
-    return small.eval()
+        yield loss(small(x), target)

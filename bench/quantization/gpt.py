@@ -1,7 +1,6 @@
 """A character-level GPT on tiny Shakespeare, and the same weights as one step with a cache of keys and values."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.quantization.contest import CACHE, contest, float_file, floating, ours, times, write
+from bench.quantization.fit import fit
 from bench.quantization.references import onnxruntime_blocks
 from tersor.exporting.artefact import Session
 from tersor.exporting.export import open_artefact
 from tersor.loading.inputs import map_tensors, to_numpy
-from tersor.optimizers.registry import make_optimizer
 from tersor.quantization.hardware import weight_only
 from tersor.quantization.recipe import Recipe
 
@@ -118,22 +117,16 @@ def trained(steps: int = 400, width: int = 512) -> GPT:
         gpt.load_state_dict(load_file(file))
         return gpt.eval()
     torch.manual_seed(0)
-    optimizer = make_optimizer("adamw", gpt.parameters(), lr=1e-3, weight_decay=0.1, beta2=0.99)
-    warm = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
-    began = time.monotonic()
-    for step, tokens in zip(range(steps), crops(train, gpt.place.num_embeddings + 1, 10), strict=False):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(gpt(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        optimizer.step()
-        warm.step()
-        if step % 20 == 0:
-            print(f"step {step}: {loss.item():.3f} nats, {time.monotonic() - began:.0f} s", flush=True)
+    losses = (_loss(gpt, tokens) for tokens in crops(train, gpt.place.num_embeddings + 1, 10))
+    fit(gpt, losses, steps=steps, optimizer="adamw", lr=1e-3, clip=1.0, weight_decay=0.1, beta2=0.99)
     CACHE.mkdir(exist_ok=True)
     save_file(gpt.state_dict(), file)
     return gpt.eval()
+
+
+def _loss(gpt: GPT, tokens: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return F.cross_entropy(gpt(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
 
 def crops(text: np.ndarray, length: int, batch: int, seed: int = 0) -> Iterator[Tensor]:

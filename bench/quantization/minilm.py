@@ -1,7 +1,7 @@
 """MiniLM with a classifier on its mean token, fine-tuned on SST-2."""
 
 import os
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.quantization.contest import CACHE, by_operator, contest, float_file, floating, ours, write
+from bench.quantization.fit import fit
 from bench.quantization.references import nncf_openvino, onnxruntime_dynamic, onnxruntime_static
 from tersor.exporting.export import export
 from tersor.loading.inputs import map_tensors, to_numpy
-from tersor.optimizers.registry import make_optimizer
 from tersor.quantization.hardware import weight_only
 from tersor.quantization.quantize import quantize
 from tersor.quantization.recipe import Recipe
@@ -61,23 +61,19 @@ def fine_tuned(steps: int = 130) -> Sentiment:
         model.load_state_dict(load_file(file))
         return model.eval()
     inputs, labels = sentences("train", length=32)
-    order, began = torch.randperm(len(labels)), time.monotonic()
-    optimizer = make_optimizer("adamw", model.parameters(), lr=1e-4)
-    warm = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-4, total_steps=steps, pct_start=0.1)
-    for step, rows in zip(range(steps), order.split(16), strict=False):
+    fit(model, _losses(model, inputs, labels), steps=steps, optimizer="adamw", lr=1e-4)
+    CACHE.mkdir(exist_ok=True)
+    save_file(model.state_dict(), file)
+    return model.eval()
+
+
+def _losses(model: Sentiment, inputs: dict[str, torch.Tensor], labels: np.ndarray) -> Iterator[torch.Tensor]:
+    for rows in torch.randperm(len(labels)).split(16):
         longest = int(inputs["attention_mask"][rows].sum(1).max())
         batch = {name: tensor[rows, :longest] for name, tensor in inputs.items()}
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(model(**batch), torch.from_numpy(labels)[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        warm.step()
-        if step % 20 == 0:
-            print(f"step {step}: {loss.item():.3f} nats, {time.monotonic() - began:.0f} s", flush=True)
-    CACHE.mkdir(exist_ok=True)
-    save_file(model.state_dict(), file)
-    return model.eval()
+        yield loss
 
 
 TITLE = """## MiniLM on SST-2

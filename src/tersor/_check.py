@@ -43,6 +43,21 @@ def positive(name: str, value: float) -> float:
     raise ArgumentError(f"`{name}` must be a positive finite number, got {value!r}.")
 
 
+def not_negative(name: str, value: float) -> float:
+    """Return `value` if it is finite and at least zero, else raise.
+
+    Raises:
+        ArgumentError: if `value` is negative or not finite.
+
+    Example:
+        >>> not_negative("weight_decay", 0.0)
+        0.0
+    """
+    if 0.0 <= value < float("inf"):
+        return value
+    raise ArgumentError(f"`{name}` must be a finite number of at least 0, got {value!r}.")
+
+
 def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is in `allowed`, else raise and name the closest choice.
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tersor._check import positive
 from tersor.errors import ArgumentError
 from tersor.optimizers.groups import as_groups
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 
 
 @recipe("adafactor")
@@ -53,12 +52,9 @@ class Adafactor:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        positive("eps", self.eps)
-        if self.decay >= 0 or self.clip < 1 or self.weight_decay < 0:
-            raise ArgumentError(
-                f"`decay` must be below 0, `clip` at least 1 and `weight_decay` at least 0: {self!r}."
-            )
+        check_ranges(self)
+        if self.decay >= 0 or self.clip < 1:
+            raise ArgumentError(f"`decay` must be below 0 and `clip` at least 1: {self!r}.")
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tersor._check import positive
-from tersor.errors import ArgumentError
 from tersor.optimizers.groups import as_groups, trainable
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 
 
 @recipe("adagrad")
@@ -49,10 +47,7 @@ class Adagrad:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        positive("eps", self.eps)
-        if min(self.lr_decay, self.initial, self.weight_decay) < 0:
-            raise ArgumentError(f"`lr_decay`, `initial` and `weight_decay` must be at least 0, got {self!r}.")
+        check_ranges(self)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""

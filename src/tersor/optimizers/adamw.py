@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tersor._check import fraction, positive
 from tersor.optimizers.groups import as_groups, is_fusible
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 
 
 @recipe("adamw")
@@ -50,10 +49,7 @@ class AdamW:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        fraction("beta1", self.beta1)
-        fraction("beta2", self.beta2)
-        positive("eps", self.eps)
+        check_ranges(self)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""

@@ -1,4 +1,4 @@
-"""Steps that keep a structure: zeros that stay, and penalties applied exactly after each step."""
+"""Penalties applied exactly after each step. Zeros that stay are `tersor.surgery.hold`'s."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,60 +12,6 @@ from tersor.errors import ArgumentError
 
 #: Tensors whose slices along an axis belong to the same unit: a coupled group of channels.
 Members: TypeAlias = Sequence[tuple[Tensor, int]]
-
-
-def keep_zeros(
-    optimizer: torch.optim.Optimizer, masks: Sequence[tuple[Tensor, Tensor]]
-) -> Callable[[], None]:
-    """Hold masked entries at zero through every step of `optimizer`.
-
-    The gradient is masked before the step, so that means and norms see zeros; the weight after it.
-
-    Args:
-        optimizer: any torch optimizer.
-        masks: pairs of parameter and 0/1 mask of its shape.
-
-    Returns:
-        A function that ends it.
-
-    Raises:
-        ArgumentError: if a mask has another shape than its parameter.
-
-    Example:
-        >>> w = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-        >>> optimizer = torch.optim.SGD([w], lr=0.5)
-        >>> end = keep_zeros(optimizer, [(w, torch.tensor([1.0, 0.0]))])
-        >>> w.grad = torch.ones(2)
-        >>> optimizer.step()
-        >>> w.data
-        tensor([0.5000, 0.0000])
-    """
-    for parameter, mask in masks:
-        if parameter.shape != mask.shape:
-            raise ArgumentError(
-                f"A mask has shape {tuple(mask.shape)}, its parameter {tuple(parameter.shape)}."
-            )
-    pairs = [(parameter, mask.to(parameter)) for parameter, mask in masks]
-
-    @torch.no_grad()
-    def before(*_: Any) -> None:
-        for parameter, mask in pairs:
-            if parameter.grad is not None:
-                parameter.grad.mul_(mask)
-
-    @torch.no_grad()
-    def after(*_: Any) -> None:
-        for parameter, mask in pairs:
-            parameter.mul_(mask)
-
-    after()
-    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
-
-    def end() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return end
 
 
 class Penalty(Protocol):

@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor._check import fraction, positive
-from tersor.errors import ArgumentError
 from tersor.optimizers.groups import as_groups
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 from tersor.optimizers.single_pass import SinglePass
 
 
@@ -51,11 +49,7 @@ class Lion:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        fraction("beta1", self.beta1)
-        fraction("beta2", self.beta2)
-        if self.weight_decay < 0:
-            raise ArgumentError(f"`weight_decay` must be at least 0, got {self.weight_decay!r}.")
+        check_ranges(self)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tersor._check import fraction, positive
 from tersor.optimizers.groups import as_groups, is_fusible
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 
 #: Coefficients of the quintic iteration: steep at zero, so that small singular values grow fast.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -63,11 +62,7 @@ class Muon:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        fraction("momentum", self.momentum)
-        positive("steps", self.steps)
-        fraction("beta1", self.beta1)
-        fraction("beta2", self.beta2)
+        check_ranges(self)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""

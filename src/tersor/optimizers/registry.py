@@ -5,13 +5,13 @@ algorithm; `build` makes a `torch.optim.Optimizer` for given parameters.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from tersor._check import one_of
+from tersor._check import fraction, not_negative, one_of, positive
 from tersor.errors import ArgumentError
 
 #: Tensors, or groups as torch takes them: dicts with `params` and their own hyperparameters.
@@ -36,6 +36,13 @@ class Recipe(Protocol):
 #: Every algorithm by its name, filled by the modules of this room.
 RECIPES: dict[str, type[Any]] = {}
 
+#: The range of every hyperparameter that means the same in all recipes.
+RANGES: dict[str, Callable[[str, float], float]] = {
+    "lr": positive, "eps": positive, "steps": positive, "d0": positive,
+    "momentum": fraction, "alpha": fraction, "beta1": fraction, "beta2": fraction,
+    "weight_decay": not_negative, "lr_decay": not_negative, "initial": not_negative,
+}  # fmt: skip
+
 Kind = TypeVar("Kind", bound=type)
 
 
@@ -49,6 +56,17 @@ def recipe(name: str) -> Callable[[Kind], Kind]:
         return kind
 
     return register
+
+
+def check_ranges(recipe: Recipe) -> None:
+    """Check the hyperparameters that `RANGES` names.
+
+    Raises:
+        ArgumentError: if one is outside its range.
+    """
+    for name, value in asdict(recipe).items():
+        if name in RANGES:
+            RANGES[name](name, value)
 
 
 def make_recipe(name: str, *, lr: float, **options: Any) -> Recipe:

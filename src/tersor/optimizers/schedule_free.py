@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tersor._check import fraction, positive
+from tersor._check import positive
 from tersor.errors import ArgumentError
 from tersor.optimizers.groups import as_groups
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 from tersor.optimizers.single_pass import SinglePass
 from tersor.optimizers.switching import Switching
 
@@ -56,13 +56,8 @@ class ScheduleFree:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
+        check_ranges(self)
         positive("beta1", self.beta1)
-        fraction("beta1", self.beta1)
-        fraction("beta2", self.beta2)
-        positive("eps", self.eps)
-        if self.weight_decay < 0:
-            raise ArgumentError(f"`weight_decay` must be at least 0, got {self.weight_decay!r}.")
 
     def build(self, parameters: Parameters) -> "ScheduleFreeAdamW":
         """Make the optimizer for `parameters`."""

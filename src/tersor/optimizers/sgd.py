@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tersor._check import fraction, positive
-from tersor.errors import ArgumentError
 from tersor.optimizers.groups import as_groups, is_fusible
-from tersor.optimizers.registry import Parameters, recipe
+from tersor.optimizers.registry import Parameters, check_ranges, recipe
 
 
 @recipe("sgd")
@@ -48,10 +46,7 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        fraction("momentum", self.momentum)
-        if self.weight_decay < 0:
-            raise ArgumentError(f"`weight_decay` must be at least 0, got {self.weight_decay!r}.")
+        check_ranges(self)
 
     def build(self, parameters: Parameters) -> torch.optim.Optimizer:
         """Make the optimizer for `parameters`."""
