@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper
 from tersor.errors import ArgumentError, FolderError
 from tersor.reporting import folder as folder_module
 from tersor.reporting.folder import MARKER, find_faults, place_folder, read_record, rewrite, write_folder
+from tersor.reporting.remains import beside, clear_remains, restore_folder
 from tersor.reporting.runner import run_script
 
 
@@ -155,6 +157,56 @@ def test_a_killed_writer_leaves_a_whole_folder(tmp_path, out, model):
             writer.kill()
         whole = target if target.exists() else next(target.parent.glob(".out.*.old"))
         assert find_faults(whole) == ()
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def left(target, owner, suffix):
+    """A folder as a killed process leaves it."""
+    name = re.sub(r"-\d+-", f"-{owner}-", beside(target).name)
+    folder = target.with_name(name).with_suffix(suffix)
+    folder.mkdir()
+    (folder / "mine").write_text("content")
+    return folder
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_one_and_nothing_else(tmp_path, bare, dead):
+    target = tmp_path / "out"
+    gone = [left(target, dead, ".new"), left(target, dead, ".old")]
+    kept = [
+        left(target, os.getpid(), ".new"),
+        left(tmp_path / "out.b", dead, ".old"),
+        left(tmp_path / "b", dead, ".new"),
+    ]
+    foreign = [
+        tmp_path / f".out.{name}.old" for name in ("precious", "0123abcd-1-zz", "ffffffff-999999-a1b2c3")
+    ]
+    for folder in foreign:
+        folder.mkdir()
+    write_folder(target, bare, files={})
+    write_folder(target, bare, files={})
+    assert find_faults(target) == ()
+    assert not any(folder.exists() for folder in gone)
+    assert all(folder.exists() for folder in (*kept, *foreign))
+
+
+def test_a_folder_that_waits_aside_comes_back_unless_its_owner_still_works(tmp_path, dead):
+    target = tmp_path / "out"
+    busy = left(target, os.getpid(), ".old")
+    assert not restore_folder(target).exists()
+    older, newer = left(target, dead, ".old"), left(target, dead, ".old")
+    os.utime(older, (1, 1))
+    (newer / "mine").write_text("newest")
+    clear_remains(target)
+    assert (target / "mine").read_text() == "newest"
+    assert not older.exists()
+    assert busy.exists()
 
 
 def test_its_own_folder_is_replaced(out, bare, model):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from tersor.errors import ArgumentError, FolderError
 from tersor.reporting.card import render_card
 from tersor.reporting.clean import clean, clean_json
 from tersor.reporting.record import SCHEMA, Record
+from tersor.reporting.remains import aside, beside, clear_remains
 from tersor.reporting.report import render_html, render_json
 from tersor.reporting.runner import run_script
 
@@ -47,8 +47,8 @@ def write_folder(
     """Write `destination` in one step: the files, the certificate, the reports, a model card and `run.py`.
 
     An existing folder is replaced only if tersor wrote it and nothing in it has been added or changed since. A process
-    that is killed leaves at most hidden siblings of `destination`; one killed between the two last renames leaves the
-    earlier folder there, whole, with the ending `.old`.
+    that is killed leaves at most hidden siblings of `destination`, which the next one removes; one killed between the
+    two last renames leaves the earlier folder there, whole, with the ending `.old`, and the next one puts it back.
 
     Args:
         destination: the folder; its parent must exist.
@@ -141,8 +141,9 @@ def place_folder(
         FolderError: if the destination holds something that tersor did not write, or cannot be written.
     """
     refuse_foreign(destination)
-    fresh = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.new")
+    fresh = beside(destination)
     try:
+        clear_remains(destination)
         fresh.mkdir()
         for name in kept:
             _link(destination / name, fresh / name)
@@ -244,30 +245,18 @@ def _sha256(path: Path) -> str:
 
 def _swap(fresh: Path, destination: Path) -> None:
     """Rename `fresh` to `destination`; what was there moves aside first and comes back if the rename fails."""
-    aside = fresh.with_suffix(".old")
+    earlier = aside(fresh)
     replaced = destination.exists()
     if replaced:
-        destination.rename(aside)
+        destination.rename(earlier)
     try:
         fresh.rename(destination)
     except OSError:
         if replaced:
-            aside.rename(destination)
+            earlier.rename(destination)
         raise
     _sync(destination.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def restore_folder(destination: Path) -> Path:
-    """Return `destination`; where a process was killed while it replaced it, the earlier one takes its place again.
-
-    Args:
-        destination: absolute path of a folder that tersor wrote.
-    """
-    aside = sorted(destination.parent.glob(f".{destination.name}.*.old"))
-    if not destination.exists() and aside:
-        aside[-1].rename(destination)
-    return destination
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def refuse_foreign(destination: Path) -> None:

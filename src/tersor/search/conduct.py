@@ -18,6 +18,7 @@ from tersor.loading.build import Built, build_task
 from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.split import Shares
 from tersor.reporting.folder import refuse_foreign
+from tersor.reporting.remains import clear_remains
 from tersor.search.answer import confirm, in_order, measured
 from tersor.search.asked import ASKED, Asked
 from tersor.search.baseline import ORIGINAL, relocated, start
@@ -105,6 +106,8 @@ class Stage:
 def carry_out(order: Order) -> Result:
     """Carry out `order`; see `tersor.optimize` for what is raised."""
     output = order.output
+    if output is not None:
+        clear_remains(output)
     if output is not None and not order.resumed:
         refuse_foreign(output)
         _refuse_unfinished(output)

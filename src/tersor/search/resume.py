@@ -11,7 +11,7 @@ from tersor.loading.limit import parse_budget
 from tersor.loading.metric import Metric
 from tersor.loading.model import load_model
 from tersor.loading.references import is_entry_point
-from tersor.reporting.folder import restore_folder
+from tersor.reporting.remains import restore_folder
 from tersor.search.asked import Asked, read_asked
 from tersor.search.conduct import REPORT, Order, carry_out
 from tersor.search.events import Listener, silent
