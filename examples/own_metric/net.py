@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class Range(nn.Module):
     """Two hidden layers."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.distance = nn.Linear(width, 1)
