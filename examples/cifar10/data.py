@@ -22,9 +22,7 @@ def read(name: str, start: int = 0, stop: int | None = None) -> tuple[np.ndarray
     """Return images (samples, 3, 32, 32) in float32 and labels in int64 of rows `start` to `stop`."""
     table = pyarrow.parquet.read_table(FOLDER / name).slice(start, None if stop is None else stop - start)
     column = "image" if "image" in table.column_names else "img"
-    pixels = np.stack(
-        [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table[column].to_pylist()]
-    )
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table[column].to_pylist()])
     images = ((pixels.astype(np.float32) - MEAN) / STD).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images), table["label"].to_numpy().astype(np.int64)
 
