@@ -1,11 +1,13 @@
 """Least squares, block reconstruction, the cache of teacher outputs, and views of samples."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from tersor.distillation.kl import KL
 from tersor.errors import DataError
 from tersor.loading.task import Batch
 from tersor.recovery.blocks import Reconstruction, reconstruct_blocks
@@ -14,7 +16,6 @@ from tersor.recovery.epochs import Epochs, InMemory
 from tersor.recovery.layers import refit_layers
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.recover import Ladder, recover
-from tersor.recovery.teacher import live
 from tersor.recovery.views import Views, counter_rng, shift_and_flip
 from tersor.surgery.hold import Holder
 
@@ -151,7 +152,7 @@ def test_cached_and_live_outputs_train_the_same_student(monkeypatch):
         network(1), network(), images(), epochs=2, ladder=Ladder(rungs=("distillation",), batch=32)
     )
     cached = train()
-    monkeypatch.setattr("tersor.recovery.recover._teacher", lambda situation: live(situation.teacher))
+    monkeypatch.setattr("tersor.recovery.recover.TeacherCache", lambda teacher, *_, **__: teacher)
     assert train().losses == cached.losses
 
 
@@ -186,6 +187,69 @@ def test_a_full_cache_still_answers():
     cache = TeacherCache(lambda b: b.inputs[0], 1)
     for sample in range(3):
         assert cache(Batch((torch.full((1, 1), float(sample)),), None, (sample,))).item() == sample
+
+
+def test_a_cache_takes_no_more_disk_than_it_may_and_asks_for_the_rest(tmp_path):
+    asked, x = [], torch.arange(20.0).view(10, 2)
+
+    def teacher(batch):
+        asked.append(batch.ids)
+        return 3 * batch.inputs[0]
+
+    # A row is two numbers of four bytes and an id of eight.
+    cache = TeacherCache(teacher, 10, folder=tmp_path, most_bytes=7 * 16 + 15)
+    batch = lambda *ids: Batch((x[list(ids)],), None, ids)
+    for _ in range(2):
+        for ids in ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9)):
+            assert torch.equal(cache(batch(*ids)), 3 * x[list(ids)])
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 7 * 16
+    # Asked again: what has no place, and one whole batch as a check.
+    assert asked == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9), (0, 1, 2, 3), (7,), (8, 9)]
+    assert torch.equal(cache(batch(8, 1, 9, 0)), 3 * x[[8, 1, 9, 0]])
+    assert asked[-1] == (8, 9)
+
+
+def test_a_cache_without_room_for_one_answer_writes_nothing(tmp_path):
+    cache = TeacherCache(lambda b: b.inputs[0], 4, folder=tmp_path, most_bytes=8)
+    for _ in range(2):
+        assert cache(Batch((torch.ones(2, 1),), None, (0, 1))).tolist() == [[1.0], [1.0]]
+    assert not list(tmp_path.iterdir())
+
+
+class Words(nn.Module):
+    """A language model of 5,000 words, most of them rare."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(5000, width), nn.Linear(width, 5000)
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens))
+
+
+@pytest.mark.parametrize("kind", ["language", "tokens"])
+def test_a_language_model_of_many_words_recovers_on_a_cache_of_draws(tmp_path, kind):
+    torch.manual_seed(0)
+    teacher = Words(8)
+    with torch.no_grad():
+        teacher.head.weight.mul_(8)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student.head.weight.add_(2 * torch.randn_like(student.head.weight))
+    x = torch.randint(0, 20, (128, 8), generator=torch.Generator().manual_seed(0))
+    ladder = Ladder(
+        rungs=("distillation",), batch=32, calibration=32, task_kind=kind, cache=tmp_path, lr=0.02
+    )
+    split = InMemory(x[:, :-1], x[:, 1:])
+    (rung,) = recover(student, teacher, split, epochs=8, optimizer="adamw", ladder=ladder).rungs
+    assert rung.kept
+    assert rung.after < 0.6 * rung.before
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.answers"))
+    assert size == 128 * 7 * 50 * 4 < 0.05 * 128 * 7 * 5000 * 2
+    # A loss that was asked for needs every class.
+    whole = replace(ladder, cache=tmp_path / "whole")
+    recover(student, teacher, split, epochs=2, loss=KL(), optimizer="adamw", ladder=whole)
+    assert sum(p.stat().st_size for p in (tmp_path / "whole").glob("*.answers")) == 128 * 7 * 5000 * 2
 
 
 def test_a_torn_cache_file_is_refused(tmp_path):

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from tersor.distillation.sampled import draw_classes
 from tersor.errors import DataError
+from tersor.loading.inputs import map_tensors
 from tersor.loading.task import Batch
 from tersor.recovery.teacher import Teacher
 
 #: Rows up to this size are stored in float32, larger ones in float16: 1,024 classes.
 _WIDE_ROW_BYTES = 4096
 _EMPTY = -1
+#: Disk that a memory of a teacher may take.
+MOST_BYTES = 8 * 2**30
+#: Above this many classes a position, a memory of the teacher holds draws instead of logits.
+LARGE = 4096
 
 
 class TeacherCache:
@@ -32,6 +37,7 @@ class TeacherCache:
         capacity: number of distinct ids.
         folder: where to keep it, made if missing; None keeps it in a temporary folder.
         key: what the answers depend on besides the id (see `fingerprint`); another key is another file.
+        most_bytes: most disk to take; the teacher is asked each time for samples beyond that.
 
     Example:
         >>> calls = []
@@ -50,11 +56,18 @@ class TeacherCache:
     """
 
     def __init__(
-        self, teacher: Teacher, capacity: int, *, folder: Path | None = None, key: str = "teacher"
+        self,
+        teacher: Teacher,
+        capacity: int,
+        *,
+        folder: Path | None = None,
+        key: str = "teacher",
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="tersor-") if folder is None else None
         self._folder = Path(self._temporary.name) if self._temporary else Path(folder or ".")
         self._teacher, self._capacity, self._key = teacher, capacity, key
+        self._most_bytes = most_bytes
         self._rows: dict[int, int] = {}
         self._ids: np.memmap | None = None
         self._answers: np.memmap | None = None
@@ -65,34 +78,43 @@ class TeacherCache:
         """Return the teacher's answers for the samples of `batch`."""
         if not self.stable:
             return self._teacher(batch)
-        if any(sample not in self._rows for sample in batch.ids):
-            answer = self._teacher(batch)
-            if not self._store(batch.ids, answer):
-                return answer
-        elif not self._checked:
+        new = [index for index, sample in enumerate(batch.ids) if sample not in self._rows]
+        if new:
+            return self._completed(batch, new)
+        if not self._checked:
             self._checked, answer = True, self._teacher(batch)
             if not _alike(self._read(batch.ids).to(answer), answer):
                 self.stable = False
                 return answer
         return self._read(batch.ids)
 
+    def _completed(self, batch: Batch, new: list[int]) -> Tensor:
+        """Return answers of which the teacher gives the new ones; of a full memory it is asked for no others."""
+        if len(new) == len(batch.ids) or len(self._rows) < self._capacity:
+            answer = self._teacher(batch)
+            return self._read(batch.ids) if self._store(batch.ids, answer) else answer
+        answer = _plain(self._teacher(_part(batch, new)))
+        old = [index for index in range(len(batch.ids)) if index not in set(new)]
+        stored = self._read([batch.ids[index] for index in old])
+        if stored.shape[1:] != answer.shape[1:]:
+            return self._teacher(batch)
+        whole = answer.new_empty((len(batch.ids), *answer.shape[1:]))
+        whole[new], whole[old] = answer, stored
+        return whole
+
     def _store(self, ids: Sequence[int], answer: Tensor) -> bool:
-        """Write the rows that are new; False where they do not fit."""
-        whole = not answer.is_floating_point()
-        values = answer.detach().cpu().to(torch.int32 if whole else torch.float32).numpy()
+        """Write the rows that are new and fit; False where some are left."""
+        values = _plain(answer).numpy()
         if self._answers is None:
-            self._open(values.shape[1:], whole)
-        new = {sample: index for index, sample in enumerate(ids) if sample not in self._rows}
+            self._open(values.shape[1:], not answer.is_floating_point())
         if self._answers is None or self._ids is None or values.shape[1:] != self._answers.shape[1:]:
             return False
-        if len(self._rows) + len(new) > self._capacity:
-            return False
-        for sample, index in new.items():
-            row = len(self._rows)
-            self._answers[row] = values[index]
-            self._ids[row] = sample
-            self._rows[sample] = row
-        return True
+        for index, sample in enumerate(ids):
+            if sample not in self._rows and (row := len(self._rows)) < self._capacity:
+                self._answers[row] = values[index]
+                self._ids[row] = sample
+                self._rows[sample] = row
+        return all(sample in self._rows for sample in ids)
 
     def _read(self, ids: Sequence[int]) -> Tensor:
         assert self._answers is not None
@@ -102,6 +124,11 @@ class TeacherCache:
     def _open(self, shape: tuple[int, ...], whole: bool) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         kind = "i4" if whole else "f4" if 4 * math.prod(shape) <= _WIDE_ROW_BYTES else "f2"
+        self._capacity = min(
+            self._capacity, self._most_bytes // (np.dtype(kind).itemsize * math.prod(shape) + 8)
+        )
+        if not self._capacity:
+            return
         stem = hashlib.sha256(f"{self._key}|{self._capacity}|{shape}|{kind}".encode()).hexdigest()[:16]
         file = self._folder / f"{stem}.answers"
         self._answers = _mapped(file, np.dtype(kind), (self._capacity, *shape), 0)
@@ -109,6 +136,26 @@ class TeacherCache:
         # Ids may be any number but the mark of an empty row, and rows fill from the front.
         known = self._ids[: int(np.count_nonzero(self._ids != _EMPTY))]
         self._rows = {int(sample): row for row, sample in enumerate(known)}
+
+
+def _plain(answer: Tensor) -> Tensor:
+    return answer.detach().cpu().to(torch.float32 if answer.is_floating_point() else torch.int32)
+
+
+def _part(batch: Batch, rows: list[int]) -> Batch:
+    target = None if batch.target is None else batch.target[rows]
+    inputs = map_tensors(lambda tensor: tensor[rows], batch.inputs)
+    return Batch(inputs, target, tuple(batch.ids[row] for row in rows))
+
+
+def wants_draws(task_kind: str | None, answer: Tensor) -> bool:
+    """Say whether a memory of answers like this one holds draws: of language models with many words.
+
+    Example:
+        >>> wants_draws("language", torch.zeros(1, 1, 5000)), wants_draws("classification", torch.zeros(1, 5000))
+        (True, False)
+    """
+    return task_kind in ("language", "tokens") and answer.shape[-1] > LARGE
 
 
 def _alike(stored: Tensor, answer: Tensor) -> bool:

@@ -9,20 +9,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tersor._check import one_of, positive
+from tersor._check import not_negative, one_of, positive
 from tersor.distillation.rules import Loss, loss_for
+from tersor.distillation.sampled import SampledCrossEntropy
 from tersor.errors import DataError
 from tersor.loading.task import Batch, Split
 from tersor.optimizers.registry import Recipe, make_recipe
 from tersor.optimizers.situations import Decision, recovery_rule
 from tersor.recovery.blocks import reconstruct_blocks
-from tersor.recovery.cache import TeacherCache, fingerprint
+from tersor.recovery.cache import MOST_BYTES, TeacherCache, drawn, fingerprint, wants_draws
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.layers import Kept, refit_layers
-from tersor.recovery.loop import fit
+from tersor.recovery.loop import Objective, fit
 from tersor.recovery.norms import evaluating, reestimate_norms
 from tersor.recovery.settings import Settings
-from tersor.recovery.teacher import Teacher, distance, imitation, live
+from tersor.recovery.teacher import distance, imitation, live
 from tersor.recovery.views import Augment, Views, identity
 from tersor.surgery.hold import Holder
 
@@ -46,6 +47,7 @@ class Ladder:
         augment: makes random views of inputs for the training rung; None shows them as stored.
         views: number of different views of a sample.
         cache: folder that keeps the teacher's outputs from one call to the next; None keeps them for this call.
+        cache_bytes: most disk that these outputs may take; the teacher is asked each time for samples beyond that.
         training: dials of the training rung.
 
     Raises:
@@ -67,6 +69,7 @@ class Ladder:
     augment: Augment | None = None
     views: int = 8
     cache: Path | None = None
+    cache_bytes: int = MOST_BYTES
     training: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class Ladder:
             one_of("rungs", rung, RUNGS)
         positive("batch", self.batch)
         positive("calibration", self.calibration)
+        not_negative("cache_bytes", self.cache_bytes)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Situation:
-    """What every rung is given besides the student."""
+    """What every rung is given besides the student; `draws` is whether a memory of the teacher holds words drawn from it."""
 
     teacher: nn.Module
     loss: Loss
@@ -130,6 +134,7 @@ class Situation:
     epochs: float
     optimizer: str | Recipe
     ladder: Ladder
+    draws: bool = False
 
     def distance(self, model: nn.Module) -> float:
         """Return how far `model` is from the teacher on the probe."""
@@ -159,8 +164,9 @@ def recover(
 
     The rungs: `norms` re-estimates running statistics; `layers` refits each layer by least squares; `blocks` trains
     each block on the teacher's; `distillation` trains the whole on the teacher's outputs, which are computed once
-    for each view of a sample. A rung that moves the student away from the teacher on the probe is undone. Plain
-    and fake-quantized modules both work: the student is only called and its parameters updated.
+    for each view of a sample; of a language model with many words, what is kept of them are words drawn from its
+    distribution, whose loss is right on average. A rung that moves the student away from the teacher on the probe is
+    undone. Plain and fake-quantized modules both work: the student is only called and its parameters updated.
 
     Args:
         student: compressed model; a copy is changed, unless `ladder.training.in_place`.
@@ -191,9 +197,12 @@ def recover(
         raise DataError(f"The split {split.name!r} is empty, so there is nothing to recover with.")
     pool = list(split.batches(ladder.batch, shuffle=ladder.training.seed, limit=2 * ladder.calibration))
     half = (len(pool) + 1) // 2
-    answer = live(teacher)
-    chosen = loss or loss_for(answer(pool[0]), pool[0].target, ladder.task_kind)
-    situation = Situation(teacher, chosen, split, pool[:half], pool[half:] or pool, epochs, optimizer, ladder)
+    first = live(teacher)(pool[0])
+    chosen = loss or loss_for(first, pool[0].target, ladder.task_kind)
+    draws = loss is None and wants_draws(ladder.task_kind, first)
+    situation = Situation(
+        teacher, chosen, split, pool[:half], pool[half:] or pool, epochs, optimizer, ladder, draws
+    )
     model = copy.deepcopy(student).eval()
     Holder(model, ladder.training.hold)
     recovered = _climb(model, situation, chosen)
@@ -268,24 +277,30 @@ def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
     trained = fit(
         model,
         batches,
-        objective=imitation(_teacher(situation), situation.loss),
+        objective=_objective(situation),
         optimizer=decision.recipe,
         settings=replace(ladder.training, in_place=False),
     )
     return Climbed(trained.model, f"{decision.recipe!r}: {decision.reason}", trained.losses)
 
 
-def _teacher(situation: Situation) -> Teacher:
-    """The teacher itself for one pass over new views; a cache where outputs are asked for again."""
-    ladder, teacher = situation.ladder, live(situation.teacher)
+def _objective(situation: Situation) -> Objective:
+    """Imitate the teacher itself for one pass over new views; a cache where outputs are asked for again."""
+    ladder, split, teacher = situation.ladder, situation.split, live(situation.teacher)
     views = ladder.views if ladder.augment else 1
     if situation.epochs <= views and ladder.cache is None:
-        return teacher
-    split = situation.split
+        return imitation(teacher, situation.loss)
+    loss = situation.loss
+    if situation.draws:
+        teacher, loss = drawn(teacher, seed=ladder.training.seed), SampledCrossEntropy()
     key = fingerprint(
         situation.teacher, split.name, len(split), identity(ladder.augment), views, ladder.training.seed
     )
-    return TeacherCache(teacher, views * len(split), folder=ladder.cache, key=key)
+    team, folder = ladder.training.team, ladder.cache
+    if folder and team:
+        folder = folder / str(team.index)
+    cache = TeacherCache(teacher, views * len(split), folder=folder, key=key, most_bytes=ladder.cache_bytes)
+    return imitation(cache, loss)
 
 
 def _decide(model: nn.Module, situation: Situation) -> Decision:

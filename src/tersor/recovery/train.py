@@ -15,15 +15,13 @@ from tersor.loading.losses import Loss
 from tersor.loading.split import Shares
 from tersor.loading.task import Batch, Task
 from tersor.optimizers.registry import Recipe
-from tersor.recovery.cache import TeacherCache, drawn, fingerprint
+from tersor.recovery.cache import TeacherCache, drawn, fingerprint, wants_draws
 from tersor.recovery.course import Course
 from tersor.recovery.learn import Learned, learn
 from tersor.recovery.norms import evaluating, on_device
 from tersor.recovery.teacher import Teacher, imitation, live
 from tersor.recovery.views import identity
 
-#: Above this many classes a position, a memory of the teacher holds draws instead of logits.
-_LARGE = 4096
 _ENDLESS = 100_000
 
 
@@ -125,7 +123,7 @@ def distill(
     with evaluating(student):
         same_shape(main_output(call(student, on_device(student, first.inputs))), wanted)
     chosen = loss or loss_for(wanted, first.target, task.kind)
-    if loss is None and task.kind in ("language", "tokens") and wanted.shape[-1] > _LARGE:
+    if loss is None and wants_draws(task.kind, wanted):
         answer, chosen = drawn(answer, seed=course.seed), SampledCrossEntropy()
     course.told(f"the student imitates the teacher by {chosen!r}")
     objective = imitation(_kept(answer, task, epochs, course), chosen)
