@@ -124,7 +124,11 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Situation:
-    """What every rung is given besides the student; `draws` is whether a memory of the teacher holds words drawn from it."""
+    """What every rung is given besides the student.
+
+    Attributes:
+        draws: whether a memory of the teacher holds words drawn from its distribution.
+    """
 
     teacher: nn.Module
     loss: Loss
