@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tersor.distillation.kl import KL
+from tersor.errors import ArgumentError
 from tersor.loading.task import Batch
 from tersor.optimizers.registry import make_optimizer, make_recipe
 from tersor.recovery.epochs import Epochs, InMemory
@@ -85,17 +87,66 @@ def sharded(parts: int) -> list[float]:
     return losses
 
 
+def fully_sharded() -> Team:
+    """FSDP2 through Accelerate, which offers it on accelerators alone: on the CPU its type is set by hand."""
+    from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="size_based_wrap", min_num_params=20, cpu_ram_efficient_loading=False
+    )
+    accelerator = Accelerator(cpu=True)
+    accelerator.state.distributed_type, accelerator.state.fsdp_plugin = DistributedType.FSDP, plugin
+    assert accelerator.is_fsdp2
+    return Team(accelerator)
+
+
+def divided(team: Team | None) -> dict:
+    """Recover a pruned student with held zeros, a running mean, and a teacher that is asked once."""
+    teacher = network(24, 0)
+    student = prune(teacher, torch.zeros(2, 6), ratio=0.5).model
+    mask = torch.arange(student[0].weight.numel()).view_as(student[0].weight) % 3 > 0
+    settings = Settings(team=team, hold={"0.weight": mask}, average=0.9, every=5)
+    ladder = Ladder(rungs=("distillation",), batch=13, training=settings)
+    done = recover(
+        student, teacher, samples(), epochs=3, optimizer=make_recipe("adamw", lr=0.01), ladder=ladder
+    )
+    state = done.model.state_dict()
+    return {
+        "losses": list(done.losses),
+        "rungs": [(rung.before, rung.after) for rung in done.rungs],
+        "class": type(done.model).__name__,
+        "plain": all(type(tensor) is torch.Tensor for tensor in state.values()),
+        "held": bool((state["0.weight"][~mask] == 0).all()),
+        "state": {name: tensor.flatten().tolist() for name, tensor in state.items()},
+    }
+
+
+def refused() -> str:
+    settings = Settings(team=fully_sharded(), checkpoint=Path("run.safetensors"))
+    try:
+        train(
+            network(8, 1), Epochs(samples(), 16, 1), loss=F.cross_entropy, optimizer=make_recipe("adamw", lr=0.01),
+            settings=settings,
+        )  # fmt: skip
+    except ArgumentError as error:
+        return str(error)
+    return ""
+
+
 def member(rank, port, name, path):
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     torch.set_num_threads(1)
-    if name == "sharded":
-        losses = sharded(2)
-    else:
-        losses = {"recovered": recovered, "trained": trained}[name](Team())
-    (path / f"{rank}.json").write_text(json.dumps(losses))
+    found = {
+        "sharded": lambda: sharded(2),
+        "recovered": lambda: recovered(Team()),
+        "trained": lambda: trained(Team()),
+        "divided": lambda: divided(fully_sharded()),
+        "refused": refused,
+    }[name]()
+    (path / f"{rank}.json").write_text(json.dumps(found))
 
 
 def on_two(name, path):
@@ -124,3 +175,24 @@ def test_a_pruned_and_distilled_model_is_sharded_like_any_other(tmp_path):
     losses = on_two("sharded", tmp_path)
     assert losses == pytest.approx(sharded(1), rel=1e-4, abs=1e-6)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_recovery_with_divided_weights_has_the_curve_of_one_process_and_gives_a_plain_model_back(tmp_path):
+    pytest.importorskip("accelerate")
+    two, one = on_two("divided", tmp_path), json.loads(json.dumps(divided(None)))
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-6)
+    assert two["losses"][-1] < two["losses"][0]
+    for name, values in one["state"].items():
+        assert two["state"][name] == pytest.approx(values, rel=1e-3, abs=1e-5)
+    for found, wanted in zip(two["rungs"], one["rungs"], strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3)
+    assert two["class"] == "Sequential"
+    assert two["plain"]
+    assert two["held"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_divided_weights_is_refused(tmp_path):
+    pytest.importorskip("accelerate")
+    assert "DDP" in on_two("refused", tmp_path)

@@ -25,6 +25,7 @@ from tersor.recovery.norms import evaluating, on_device, training_mode
 from tersor.recovery.schedules import Cosine, Schedule
 from tersor.recovery.settings import Settings
 from tersor.recovery.snapshot import Progress, Snapshot, restore, take
+from tersor.recovery.team import is_sharded, whole
 from tersor.recovery.watch import best_look
 from tersor.surgery.hold import Holder
 
@@ -128,13 +129,25 @@ def fit(
     settings, began = settings or Settings(), time.perf_counter()
     if len(batches) == 0:
         raise DataError("There are no batches to train on.")
-    model = model if settings.in_place else copy.deepcopy(model)
+    given, model = model, model if settings.in_place and settings.team is None else copy.deepcopy(model)
     run = _Run(model, optimizer, schedule or Cosine(), settings, len(batches))
     while not run.over:
         run.walk(batches, objective)
     run.finish()
+    if settings.team:
+        model = _returned(given, model, settings)
     done, wall_s = run.progress, time.perf_counter() - began
     return Trained(model, tuple(done.losses), optimizer, done.rollbacks, wall_s, tuple(done.looks))
+
+
+def _returned(given: nn.Module, trained: nn.Module, settings: Settings) -> nn.Module:
+    """Return what a team trained as a plain module: its shards are put together again."""
+    if not is_sharded(trained) and not settings.in_place:
+        return trained
+    state = whole(trained)
+    model = given if settings.in_place else copy.deepcopy(given)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 class _Run:
@@ -151,6 +164,7 @@ class _Run:
         self.team, self.module = settings.team, model
         if self.team:
             self.module, _ = self.team.prepare(model, self.optimizer)
+            self._hold_shards()
         self.average, self.best = Average(model, settings.average), dict[str, Tensor]()
         self.more = {"average": self.average.tensors, "best": self.best}
         self.progress = Progress()
@@ -160,6 +174,17 @@ class _Run:
         if stored:
             self._check(stored)
             self.progress = restore(stored, model, self.optimizer, self.more)
+
+    def _hold_shards(self) -> None:
+        """Hold the parameters that took the place of the model's, where the team divides them."""
+        if self.team is None or not is_sharded(self.model):
+            return
+        if self.settings.checkpoint:
+            raise ArgumentError(
+                "A checkpoint holds a whole run, and this team divides the model's weights among its processes. Train "
+                "without `checkpoint`, or let each process keep all weights (DDP)."
+            )
+        self.holder = Holder(self.model, self.team.placed(self.model, self.settings.hold))
 
     @property
     def over(self) -> bool:

@@ -1,5 +1,6 @@
 """One run on several processes: every batch is divided among them, and they take the same step."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,6 +62,11 @@ class Team:
         part = Batch(inputs, None if batch.target is None else batch.target[own], batch.ids[own])
         return part, len(part.ids) * count / samples
 
+    def placed(self, model: nn.Module, masks: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return masks laid out as the parameters of `model` that they are for."""
+        held = dict(model.named_parameters())
+        return {name: _like(mask, held[name]) if name in held else mask for name, mask in masks.items()}
+
     def backward(self, value: Tensor) -> None:
         """Take gradients, averaged over processes."""
         self.accelerator.backward(value)
@@ -68,3 +74,32 @@ class Team:
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of `value` over processes."""
         return self.accelerator.reduce(value.detach(), reduction="mean")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Say whether processes hold parts of the parameters of `model`, as under FSDP2."""
+    return any(isinstance(parameter, _sharded()) for parameter in model.parameters())
+
+
+def whole(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of `model` with every tensor whole; all processes call it together."""
+    kind = _sharded()
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, kind) else tensor
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _like(mask: Tensor, parameter: Tensor) -> Tensor:
+    if not isinstance(parameter, _sharded()):
+        return mask
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(mask.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def _sharded() -> Any:
+    # The class of sharded tensors is loaded with torch.distributed, which a run in one process has no need of.
+    from torch.distributed.tensor import DTensor
+
+    return DTensor
