@@ -91,10 +91,10 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _like(mask: Tensor, parameter: Tensor) -> Tensor:
-    if not isinstance(parameter, _sharded()):
-        return mask
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(parameter, DTensor):
+        return mask
     return distribute_tensor(mask.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
