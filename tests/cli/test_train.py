@@ -29,7 +29,7 @@ def test_a_network_is_trained_from_scratch_and_its_weights_are_read_back(tmp_pat
     shown = capsys.readouterr()
     assert "accuracy on the search split" in shown.out
     assert "because" in shown.out
-    assert "tersor optimize" in shown.out
+    assert f"tersor optimize {DIGITS} --model-arg width=8 --weights" in shown.out
     report = json.loads((tmp_path / "out" / "training.json").read_text())
     assert report["score"] > 0.9
     model = load_model(DIGITS, weights="out/model.safetensors", arguments={"width": 8})

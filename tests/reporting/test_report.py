@@ -295,5 +295,5 @@ def test_samples_are_shown_only_where_they_were_asked_for(record):
 
 def test_the_distance_from_the_limit_is_in_picture_and_table(record):
     html = render_html(record)
-    assert "23 % of its limit" in html
+    assert "23% of its limit" in html
     assert "shortest time" in html

@@ -76,7 +76,7 @@ def test_each_layer_tells_what_was_done_to_it_and_why(run, answer):
     assert rows["0"].after != rows["0"].before
     assert "weights cut" in rows["0"].change
     assert "8-bit integers" in rows["2"].change
-    assert "of the outputs changes" in rows["0"].reason
+    assert "of their energy" in rows["0"].reason
     whole = {row.name: row for row in layer_rows(run.task.model, run.base, look(run, run.base, None))}
     assert whole["4"].reason == "cannot be cut: it is an output of the model"
     assert whole["0"].reason.startswith("kept whole: ")

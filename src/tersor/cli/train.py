@@ -1,6 +1,7 @@
 """`tersor train`: the command-line form of `tersor.train`."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -232,11 +233,14 @@ def finish(
         script.write_text(_script(source, rebuild))
     shutil.rmtree(output / _STATE)
     model = f"{script}:build" if rebuild else source[0]
+    arguments = (
+        "" if rebuild else "".join(f" --model-arg {shlex.quote(word)}" for word in source[1].model_arg)
+    )
     files = ["model.safetensors", "training.json", *(["model.py"] if rebuild else [])]
     lines = [
         *learned.words(),
         f"wrote {output}/   {', '.join(files)}",
-        f"next:  tersor optimize {model} --weights {output / 'model.safetensors'} --data ... --max-drop 1%",
+        f"next:  tersor optimize {model}{arguments} --weights {output / 'model.safetensors'} --data ... --max-drop 1%",
     ]
     show(learned.as_json(), lines, json=json)
     return 0

@@ -130,7 +130,7 @@ def _stand(point: RooflinePoint) -> dict[str, Any]:
     share = point.share or 0.0
     told = f", {words.share(share)} of its limit" if share else ""
     top = reached / share if share else reached
-    text = point.name + (f", {100 * share:.0f} %" if share else "")
+    text = point.name + (f", {100 * share:.0f}%" if share else "")
     return {
         "x": point.macs_per_byte,
         "y": reached,

@@ -202,7 +202,7 @@ def _estimate(label: str, estimate: Estimate | None, write) -> Highlight | None:
         return None
     ends = ""
     if estimate.low is not None and estimate.high is not None:
-        ends = f"{write(estimate.low)} to {write(estimate.high)} ({100 * estimate.confidence:g}\u202f%)"
+        ends = f"{write(estimate.low)} to {write(estimate.high)} ({100 * estimate.confidence:g}%)"
     return Highlight(label, write(estimate.value), ends)
 
 

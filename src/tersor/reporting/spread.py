@@ -1,5 +1,6 @@
 """The picture of how the times of single calls are spread."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from tersor.reporting.svg import Picture, haloed, inline, picture
 #: More times than this are thinned before they are drawn.
 _DRAWN = 1500
 #: From this factor between the longest and the shortest time on, the axis is logarithmic.
-_DECADE = 12.0
+_WIDE = 3.0
 
 
 def latency(record: Record) -> Picture | None:
@@ -32,7 +33,7 @@ def latency(record: Record) -> Picture | None:
 def _strips(rows: list[Row], width: int) -> alt.TopLevelMixin:
     starts = [min(_milliseconds(row), default=0.8 * _quantiles(row)[0][1]) for row in rows]
     domain = [0.85 * min(starts), 1.2 * max(_quantiles(row)[-1][1] for row in rows)]
-    wide = domain[1] > _DECADE * domain[0]
+    wide = domain[1] > _WIDE * domain[0]
     scale = alt.Scale(type="log" if wide else "linear", domain=domain, nice=False, clamp=True)
     strips = []
     for place, row in enumerate(rows):
@@ -44,7 +45,7 @@ def _strips(rows: list[Row], width: int) -> alt.TopLevelMixin:
         )
         x = alt.X("value:Q", scale=scale, axis=axis)
         times = [{"value": value} for value in _milliseconds(row) if value <= domain[1]]
-        body = _density(times, domain, x) if len(times) > 1 else _bar(row, x)
+        body = _density(times, domain, x, wide=wide) if len(times) > 1 else _bar(row, x)
         colour = f"var(--c{place + 1})"
         name = alt.Chart(inline([{"text": row.name}])).encode(x=alt.value(0), y=alt.value(-9), text="text:N")
         heading = name.mark_text(align="left", fontSize=13, fontWeight=600, color="var(--ink)", limit=width)
@@ -59,11 +60,13 @@ def _ticks(domain: list[float], wide: bool) -> dict[str, Any]:
     return {"values": [v for v in every if domain[0] <= v <= domain[1]], "format": "~g"} if wide else {}
 
 
-def _density(times: list[dict[str, float]], domain: list[float], x: alt.X) -> alt.Chart:
-    chart = alt.Chart(inline(times)).transform_density(
-        "value", as_=["value", "density"], extent=domain, steps=300
-    )
-    return chart.encode(x=x, y=alt.Y("density:Q", axis=None))
+def _density(times: list[dict[str, float]], domain: list[float], x: alt.X, *, wide: bool) -> alt.Chart:
+    """Estimate the density on the scale that is drawn: of the logarithms where the axis is logarithmic."""
+    there, back = ("log(datum.value)", "exp(datum.at)") if wide else ("datum.value", "datum.at")
+    ends = [math.log(end) for end in domain] if wide else domain
+    chart = alt.Chart(inline(times)).transform_calculate(place=there)
+    chart = chart.transform_density("place", as_=["at", "density"], extent=ends, steps=400)
+    return chart.transform_calculate(value=back).encode(x=x, y=alt.Y("density:Q", axis=None))
 
 
 def _bar(row: Row, x: alt.X) -> alt.Chart:

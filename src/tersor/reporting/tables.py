@@ -315,7 +315,7 @@ def phases(record: Record) -> Table:
         (
             phase.name,
             words.seconds(phase.seconds),
-            f"{100 * (phase.seconds or 0.0) / total:.0f} %" if total else "–",
+            f"{100 * (phase.seconds or 0.0) / total:.0f}%" if total else "–",
         )
         for phase in record.phases
     )

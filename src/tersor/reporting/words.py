@@ -32,8 +32,8 @@ def seconds(value: float | None) -> str:
     """Write a time with the unit that fits.
 
     Example:
-        >>> seconds(4.12e-4), seconds(0.0951), seconds(3.2), seconds(400), seconds(7200)
-        ('0.412 ms', '95.1 ms', '3.20 s', '6 min 40 s', '2 h')
+        >>> seconds(4.12e-4), seconds(0.0951), seconds(3.2), seconds(400), seconds(7200), seconds(0.2)
+        ('0.412 ms', '95.1 ms', '3.20 s', '6 min 40 s', '2 h', '200 ms')
     """
     if value is None:
         return MISSING
@@ -43,8 +43,13 @@ def seconds(value: float | None) -> str:
         parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
         return " ".join(f"{number} {unit}" for number, unit in parts if number)
     if value >= 1:
-        return f"{value:#.3g} s"
-    return f"{value * 1e3:#.3g} ms" if value >= 1e-5 else f"{value * 1e6:#.3g} µs"
+        return f"{_three(value)} s"
+    return f"{_three(value * 1e3)} ms" if value >= 1e-5 else f"{_three(value * 1e6)} µs"
+
+
+def _three(value: float) -> str:
+    """Write three digits, zeros included."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def size(value: float | None) -> str:
@@ -67,6 +72,16 @@ def count(value: float | None) -> str:
     return MISSING if value is None else _scaled(value, ("", "k", "M", "G", "T"))
 
 
+def counted(number: int, thing: str) -> str:
+    """Write a number of things that are named.
+
+    Example:
+        >>> counted(1, "sample"), counted(1200, "sample")
+        ('1 sample', '1,200 samples')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     place = 0
     while abs(value) >= 999.5 and place < len(units) - 1:
@@ -80,11 +95,11 @@ def share(value: float | None) -> str:
 
     Example:
         >>> share(0.1234), share(1e-4), share(2.5), share(1e-9)
-        ('12.3 %', '0.01 %', '250 %', '< 0.001 %')
+        ('12.3%', '0.01%', '250%', '< 0.001%')
     """
     if value is None:
         return MISSING
-    return "< 0.001 %" if 0 < value < 1e-5 else f"{100 * value:.3g} %"
+    return "< 0.001%" if 0 < value < 1e-5 else f"{100 * value:.3g}%"
 
 
 def factor(value: float | None) -> str:
@@ -94,7 +109,7 @@ def factor(value: float | None) -> str:
         >>> factor(3.4512), factor(12.4)
         ('3.45×', '12.4×')
     """
-    return MISSING if value is None else f"{value:#.3g}".rstrip(".") + "×"
+    return MISSING if value is None else f"{_three(value)}×"
 
 
 def rate(value: float | None) -> str:
@@ -104,7 +119,7 @@ def rate(value: float | None) -> str:
         >>> rate(8403.2)
         '8.40 k/s'
     """
-    return MISSING if value is None else f"{count(value)}/s" if value >= 100 else f"{value:#.3g}/s"
+    return MISSING if value is None else f"{count(value)}/s" if value >= 100 else f"{_three(value)}/s"
 
 
 def interval(estimate: Estimate | None, write=quality) -> str:

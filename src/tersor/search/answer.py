@@ -7,6 +7,7 @@ from tersor.certification.certificate import Speedup
 from tersor.errors import MeasurementError
 from tersor.measurement.measure import compare, measure_all
 from tersor.measurement.result import Comparison
+from tersor.reporting.words import counted
 from tersor.search.candidate import Candidate
 from tersor.search.ending import PACES
 from tersor.search.finalists import gain, shortcoming
@@ -26,7 +27,7 @@ def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
         pace = run.ending.pace(run.clock.remaining_s, len(able))
     if not able:
         return list(candidates)
-    run.say("measure", f"{len(able)} files against the best free baseline, in turns")
+    run.say("measure", f"{counted(len(able), 'file')} against the best free baseline, in turns")
     columns = [
         measure_all(
             rival,

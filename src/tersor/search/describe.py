@@ -22,6 +22,7 @@ from tersor.reporting.record import (
     Standing,
     Verdict,
 )
+from tersor.reporting.words import counted
 from tersor.search.candidate import Candidate
 from tersor.search.finalists import gain
 from tersor.search.insight import Insight
@@ -297,7 +298,7 @@ def _claim(story: Story) -> Claim | None:
         return None
     evidence = certificate.evidence
     numbers = {
-        "test": f"{certificate.method.name} {certificate.method.version} ({certificate.method.kind})",
+        "test": f"{certificate.method.name}, version {certificate.method.version} ({certificate.method.kind})",
         "sealed samples": f"{certificate.samples:,}",
         "margin": f"{certificate.claim.margin:.4g}",
         "confidence": f"{certificate.claim.confidence:.4g}",
@@ -312,9 +313,10 @@ def _claim(story: Story) -> Claim | None:
 
 
 def _conditions(run: Run) -> str:
+    calls = f"{counted(run.request.call_size, 'sample')} a call on {counted(run.request.threads, 'thread')}"
     return (
-        f"{run.request.call_size} sample(s) a call on {run.request.threads} thread(s), each file in a process of "
-        "its own, in turns with the base; 95% intervals of the median ratio from order statistics."
+        f"{calls}, each file in a process of its own, in turns with the base; 95% intervals of the median ratio from "
+        "order statistics."
     )
 
 

@@ -73,7 +73,9 @@ def _reason(layer: str, answer: Candidate, insight: Insight, *, cut: bool) -> st
         return f"in floating point: {floats[layer]}"
     noise = insight.sensitivity.get(layer, {}).get(PRUNED)
     measured = (
-        "" if noise is None else f"without half of its units alone, {share(noise)} of the outputs changes"
+        ""
+        if noise is None
+        else f"without half of its units alone, the outputs change by {share(noise)} of their energy"
     )
     if cut:
         return measured

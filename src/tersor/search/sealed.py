@@ -10,6 +10,7 @@ from tersor.certification.seal import Seal
 from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Artefact
 from tersor.loading.task import Task
+from tersor.reporting.words import counted
 from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.outcome import Fate
@@ -87,7 +88,7 @@ def try_finalists(run: Run, finalists: Sequence[Candidate], seal: Seal) -> Seale
     With several targets each finalist is a run of files, one a target, in the fixed sequence.
     """
     _say_outlook(run, finalists, len(seal))
-    run.say("certify", f"{len(finalists)} finalists on {len(seal)} sealed samples, safest first")
+    run.say("certify", f"{counted(len(finalists), 'finalist')} on {len(seal):,} sealed samples, safest first")
     setting = Setting(run.request.target, run.request.threads, EVALUATION_BATCH, seed=run.request.seed)
     assert run.base.artefact is not None
     certification = certify(
