@@ -29,3 +29,39 @@ def no_network(monkeypatch):
         return connect(self, address) if local else refuse(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def with_a_branch():
+    """Return a function that ends an ONNX file with an If, which is not converted to torch and changes no answer."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def add(path):
+        model = onnx.load(path)
+        last = model.graph.output[0].name
+        for node in model.graph.node:
+            node.output[:] = ["before" if name == last else name for name in node.output]
+        branches = {
+            f"{name}_branch": helper.make_graph(
+                [helper.make_node("Identity", ["before"], [name])],
+                name,
+                [],
+                [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+            )
+            for name in ("then", "else")
+        }
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+        model.graph.node.extend(
+            [
+                helper.make_node("ReduceMax", ["before"], ["top"], keepdims=0, name="top"),
+                helper.make_node("Greater", ["top", "zero"], ["positive"], name="positive"),
+                helper.make_node("If", ["positive"], [last], name="branch", **branches),
+            ]
+        )
+        onnx.checker.check_model(model)
+        onnx.save(model, path)
+        return path
+
+    return add

@@ -54,7 +54,7 @@ def trace(model: nn.Module, inputs: Inputs) -> Graph:
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
-    refuse_graph(model, "Tracing, which pruning and factorizing begin with,")
+    refuse_graph(model, "Pruning")
     if any(isinstance(mode, Recorder) for mode in _get_current_dispatch_mode_stack()):
         raise ModelError(
             "A forward hook of the model asks for a trace while the model is being traced. Remove the hook, or ask "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersor.errors import DataError, ModelError
+from tersor.errors import DataError, ModelError, TersorError
 from tersor.loading.inputs import Inputs, call, flatten, main_output
 from tersor.loading.references import first_line
 from tersor.loading.survey import IGNORED, TargetFacts
@@ -75,11 +75,14 @@ def run_once(model: nn.Module, inputs: Inputs, shown: str) -> tuple[Tensor, str,
         The main output, its last activation, and all that the model returned.
 
     Raises:
+        DataError: if the shapes are not those of an ONNX graph.
         ModelError: if the pass fails, or its output is not finite or has another batch axis.
     """
     try:
         with torch.enable_grad():
             everything = call(model, inputs)
+    except TersorError:  # an ONNX graph says what it takes
+        raise
     except Exception as cause:  # the user's forward may raise anything
         raise ModelError(
             f"The forward pass of {type(model).__name__} failed on the first batch ({shown}): {first_line(cause)}"

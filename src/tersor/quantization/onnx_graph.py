@@ -104,7 +104,7 @@ def quantize_graph(model: GraphModel, calibration: Sequence[Inputs], how: Roundi
             raise ModelError(
                 f"ONNX Runtime's quantizer does not take the graph: {first_line(cause)}"
             ) from cause
-    rounded = type(model)(made, model.why)
+    rounded = _as(model, made)
     if not rounded.integers:
         raise ArgumentError(f"The ONNX graph has no layer for {how.scheme!r} integers.")
     return rounded
@@ -154,9 +154,8 @@ def optimize_graph(model: GraphModel) -> GraphModel:
         ModelError: if the runtime does not take it.
     """
     with tempfile.TemporaryDirectory(prefix="tersor-graph-") as folder, _quiet():
-        return type(model)(
-            _fused(model.proto(), Path(folder) / "fused.onnx", "ORT_ENABLE_EXTENDED"), model.why
-        )
+        made = _fused(model.proto(), Path(folder) / "fused.onnx", "ORT_ENABLE_EXTENDED")
+    return _as(model, made)
 
 
 def halve_graph(model: GraphModel) -> GraphModel:
@@ -170,9 +169,28 @@ def halve_graph(model: GraphModel) -> GraphModel:
     with _quiet():
         try:
             made = convert_float_to_float16(model.proto(), keep_io_types=True)
+            _sort(made)
         except Exception as cause:  # likewise
             raise ModelError(f"The graph cannot be converted to float16: {first_line(cause)}") from cause
+    return _as(model, made)
+
+
+def _as(model: GraphModel, made: onnx.ModelProto) -> GraphModel:
+    """Return `made` as a graph, if it is a valid one: other runtimes are stricter than the one that wrote it."""
+    try:
+        onnx.checker.check_model(made)
+    except Exception as cause:  # the checker's own classes
+        raise ModelError(
+            f"ONNX Runtime's tools wrote a graph that is not valid: {first_line(cause)}"
+        ) from cause
     return type(model)(made, model.why)
+
+
+def _sort(proto: onnx.ModelProto) -> None:
+    """Bring the nodes into an order of execution, which the conversion to float16 does not keep."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    ONNXModel(proto).topological_sort()
 
 
 def _fused(proto: onnx.ModelProto, path: Path, level: str) -> onnx.ModelProto:
