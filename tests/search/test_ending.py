@@ -1,12 +1,15 @@
 """How carefully a search ends in the time that is left."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tersor.planning.plan import Plan
+from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.conduct import _outcome
 from tersor.search.ending import PACES, Ending
-from tersor.search.outcome import Outcome
+from tersor.search.outcome import Fate, Outcome
 
 SECONDS = st.floats(0.0, 5.0)
 
@@ -42,3 +45,20 @@ def test_a_search_without_an_answer_says_whether_more_time_could_help():
     assert _outcome(None, (), hurried=True) is Outcome.OUT_OF_TIME
     assert _outcome(None, (), hurried=False) is Outcome.NOTHING_HELD
     assert "budget" in Outcome.OUT_OF_TIME.value
+
+
+@pytest.mark.parametrize(
+    ("fates", "outcome"),
+    [
+        ((), Outcome.NOTHING_HELD),
+        ((Fate.MISSED,), Outcome.NOTHING_HELD),
+        ((Fate.NOT_BETTER,), Outcome.NOTHING_BETTER),
+        ((Fate.NOT_BETTER, Fate.FAILED), Outcome.NOTHING_BETTER),
+        ((Fate.NOT_BETTER, Fate.REFUSED, Fate.UNTESTED), Outcome.NOTHING_HELD),
+        ((Fate.NOT_BETTER, Fate.MISSED), Outcome.NOTHING_HELD),
+        ((Fate.NOT_BETTER, Fate.OVER_LIMIT), Outcome.NOTHING_FITS),
+    ],
+)
+def test_a_larger_drop_is_advised_where_accuracy_stood_in_the_way(fates, outcome):
+    tried = tuple(Candidate(str(number), Plan(), fate=fate) for number, fate in enumerate(fates))
+    assert _outcome(None, tried, hurried=False) is outcome

@@ -278,6 +278,12 @@ def _outcome(best: Candidate | None, tried: tuple[Candidate, ...], *, hurried: b
         return Outcome.IMPROVED
     if hurried:
         return Outcome.OUT_OF_TIME
-    if Fate.NOT_BETTER in fates or Fate.CERTIFIED in fates:
-        return Outcome.NOTHING_BETTER
-    return Outcome.NOTHING_FITS if Fate.OVER_LIMIT in fates else Outcome.NOTHING_HELD
+    if Fate.OVER_LIMIT in fates:
+        return Outcome.NOTHING_FITS
+    # Where accuracy stood in the way of any candidate, a larger drop helps.
+    stopped = fates & {Fate.MISSED, Fate.REFUSED}
+    return (
+        Outcome.NOTHING_HELD
+        if stopped or not fates & {Fate.NOT_BETTER, Fate.CERTIFIED}
+        else Outcome.NOTHING_BETTER
+    )
