@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from tersor.cli.answer import Json, columns, show
+from tersor.cli.answer import Json, columns, refuse_taken, show
+from tersor.cli.claim import NO_CLAIM, ClaimFlags, claim
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
 from tersor.cli.flags import NO_MODEL, ModelFlags
+from tersor.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +49,7 @@ def compare(
     *,
     example: ExampleFlags = NO_EXAMPLE,
     how: RaceFlags = _USUAL,
+    certificate: ClaimFlags = NO_CLAIM,
     loading: ModelFlags = NO_MODEL,
     json: Json = False,
 ) -> int:
@@ -60,6 +63,7 @@ def compare(
         candidate: likewise.
         example: what to run them on.
         how: how they are measured.
+        certificate: with `--max-drop`, whether CANDIDATE, an `.onnx` file that exists already, holds against BASE.
         loading: how to open models.
         json: print JSON.
     """
@@ -67,6 +71,8 @@ def compare(
     from tersor.cli.working import working
     from tersor.measurement.measure import compare as race
 
+    if certificate.max_drop:
+        _check_claim(example, certificate)
     models = [_module(reference, loading) for reference in (base, candidate)]
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         built, inputs = _example(base, models, example)
@@ -80,10 +86,33 @@ def compare(
                 files[0], files[1], inputs, threads=how.threads, seconds=how.seconds, batch=how.batch
             )
         quality = None if built is None else _qualities(built, files, how.threads)
+        told = (
+            None
+            if built is None or not certificate.max_drop
+            else claim(built, files, certificate, how.threads)
+        )
     values = {"base": base, "candidate": candidate, "speed": asdict(speed), "quality": quality}
     values["speed"]["verdict"] = speed.verdict.name.lower()
-    show(values, _lines(speed, quality), json=json)
-    return 0
+    lines = _lines(speed, quality)
+    if told is not None:
+        values["certificate"] = {
+            "holds": told.holds,
+            "words": told.words(),
+            "folder": str(certificate.output),
+        }
+        lines += ["", told.words(), f"wrote {certificate.output}/   model.onnx, certificate.json"]
+    show(values, lines, json=json)
+    return 0 if told is None or told.holds else 3
+
+
+def _check_claim(example: ExampleFlags, flags: ClaimFlags) -> None:
+    """Refuse, before anything slow, a certificate that cannot be made."""
+    from tersor.loading.limit import parse_drop
+
+    parse_drop(flags.max_drop)
+    if not example.data:
+        raise ArgumentError("A certificate needs `--data`, of which the sealed part is read.")
+    refuse_taken(flags.output)
 
 
 def _module(reference: str, loading: ModelFlags) -> "nn.Module | None":
