@@ -34,6 +34,7 @@ def place(tmp_path, monkeypatch):
     x, y = rng.normal(size=(3000, 16)).astype("float32"), rng.integers(0, 3, 3000)
     (tmp_path / "net.py").write_text(MODEL)
     np.savez(tmp_path / "good.npz", x=x, y=y)
+    np.savez(tmp_path / "bare.npz", x=x)
     np.savez(tmp_path / "few.npz", x=x[:60], y=y[:60])
     np.savez(tmp_path / "labels.npz", x=x, y=y + 40)
     np.savez(tmp_path / "nan.npz", x=np.where(x > 3, np.nan, x), y=y)
@@ -64,6 +65,7 @@ WRONG = {
     "an unknown method": ("net.py:build", "npz:good.npz", "1%", ("--methods", "shrink"), "prune"),
     "a drop that is no number": ("net.py:build", "npz:good.npz", "much", (), "1%"),
     "a drop above everything": ("net.py:build", "npz:good.npz", "150%", (), "drop"),
+    "an absolute drop above everything": ("net.py:build", "npz:good.npz", "1.5", (), "drop"),
     "a negative drop": ("net.py:build", "npz:good.npz", "-0.1", (), "drop"),
     "a budget that is no time": ("net.py:build", "npz:good.npz", "1%", ("--budget", "soon"), "30m"),
     "a confidence of one": ("net.py:build", "npz:good.npz", "1%", ("--confidence", "95"), "0.95"),
@@ -123,6 +125,16 @@ ELSEWHERE = {
         ("export", "net.py:build", "--input", "2x16", "-o", "broken.onnx"), "exists",
     ),
     "exporting a graph of OpenVINO": (("export", "m.xml", "--input", "2x16"), "already"),
+    "exporting to Keras what never was there": (
+        ("export", "net.py:build", "--to", "keras"), "did not come from a Keras model",
+    ),
+    "verifying a file": (("verify", "net.py"), "is a file"),
+    "verifying somebody else's folder": (("verify", "notes"), "holds none"),
+    "going on with what never began": (("resume", "notes"), "tersor optimize"),
+    "training on data without labels": (("train", "net.py:build", "--data=npz:bare.npz"), "labels"),
+    "training by an unknown optimizer": (
+        ("train", "net.py:build", "--data=npz:good.npz", "--optimizer", "adamm"), "adamw",
+    ),
     "exporting a damaged file": (("export", "broken.onnx", "--input", "2x16"), "broken.onnx"),
     "pruning by per cents": (
         ("prune", "net.py:build", "--ratio", "50", "--input", "2x16"), "pass 0.5",

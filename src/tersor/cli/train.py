@@ -159,7 +159,7 @@ def claim(output: Path, *, resume: bool) -> Path:
 
     Raises:
         ArgumentError: if an unfinished run is there and was not asked for.
-        FolderError: if the folder holds something else, or cannot be made.
+        FolderError: if the folder holds something else, or cannot be written.
     """
     from tersor.errors import ArgumentError, FolderError
     from tersor.recovery.decide import FILE
@@ -178,7 +178,9 @@ def claim(output: Path, *, resume: bool) -> Path:
             raise ArgumentError(
                 f"{output} holds a training that did not end. Go on with it by --resume, or choose another -o."
             )
-        state.mkdir(parents=True, exist_ok=True)
+        existing = next(place for place in (output, *output.absolute().parents) if place.exists())
+        if not os.access(existing, os.W_OK):
+            raise FolderError(f"{output} cannot be written. Choose another -o.")
     except OSError as error:
         raise FolderError(f"{output} cannot be written: {error}.") from error
     return state
@@ -231,7 +233,7 @@ def finish(
     script.unlink(missing_ok=True)
     if rebuild:
         script.write_text(_script(source, rebuild))
-    shutil.rmtree(output / _STATE)
+    shutil.rmtree(output / _STATE, ignore_errors=True)  # a short training keeps none
     model = f"{script}:build" if rebuild else source[0]
     arguments = (
         "" if rebuild else "".join(f" --model-arg {shlex.quote(word)}" for word in source[1].model_arg)

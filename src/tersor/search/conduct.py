@@ -128,6 +128,8 @@ def carry_out(order: Order) -> Result:
             if not (folder / FROZEN).exists():
                 check_samples(built.task, request.confidence, margin, seal)
 
+        if not request.drop.relative:  # known before the original is exported and measured
+            admit(request.drop.amount)
         run = start(built, request, clock, journal, admit=admit)
         stage = Stage(seal, built.notes.words(), Interim(output), stops, log, work)
         if output is not None and not order.resumed:
