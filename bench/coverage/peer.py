@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from bench.coverage.harness import Row, limited, prepare
 from bench.coverage.zoo import share
+from tersor.errors import ModelError
 from tersor.graph.oracle import masked_outputs
 from tersor.graph.prove import as_double, relative_error
 from tersor.graph.structure import Graph
@@ -43,8 +44,14 @@ STATUSES = {
 
 
 def examine(model: nn.Module, inputs: Inputs) -> Row:
-    """Return the row of one model."""
-    original, given = _distinct(model), as_double(inputs)
+    """Return the row of one model, in float64 where it runs in that."""
+    try:
+        return _examined(_distinct(model, torch.float64), as_double(inputs), torch.float64)
+    except ModelError:
+        return _examined(_distinct(model, torch.float32), inputs, torch.float32)
+
+
+def _examined(original: nn.Module, given: Inputs, dtype: torch.dtype) -> Row:
     graph = trace(original, given)
     small = copy.deepcopy(original)
     try:
@@ -63,15 +70,15 @@ def examine(model: nn.Module, inputs: Inputs) -> Row:
         return {"status": "whole", "kept": left}
     error = min(_errors(original, small, given, graph, outputs), default=float("inf"))
     return {
-        "status": "exact" if error <= TOLERANCE[torch.float64] else "corrupt",
+        "status": "exact" if error <= TOLERANCE[dtype] else "corrupt",
         "kept": left,
         "error": error,
     }
 
 
-def _distinct(model: nn.Module) -> nn.Module:
+def _distinct(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy in which no two weights are equal, and none is so small that an error would hide."""
-    made, generator = copy.deepcopy(model).double(), torch.Generator().manual_seed(2)
+    made, generator = copy.deepcopy(model).to(dtype), torch.Generator().manual_seed(2)
     with torch.no_grad():
         for tensor in made.parameters():
             tensor.requires_grad_(tensor.is_floating_point())
