@@ -17,6 +17,7 @@ from tersor.graph.trace import trace
 from tersor.loading.build import build_task
 from tersor.loading.model import load_model
 from tersor.loading.onnx.graph_model import GraphModel
+from tersor.quantization.onnx_graph import halve_graph
 from tersor.recovery.train import train
 
 RNG = np.random.default_rng(0)
@@ -111,6 +112,8 @@ def test_it_is_exported_as_it_is(tmp_path, runtime):
     made = export(model, (x,), tmp_path / "out.onnx", runtime)
     assert made.inputs == ("x_1",)
     np.testing.assert_allclose(open_artefact(made)([x.numpy()])[0], model(x), rtol=1e-4, atol=1e-5)
+    half = export(halve_graph(model), (x,), tmp_path / "half.onnx", runtime)
+    np.testing.assert_allclose(open_artefact(half)([x.numpy()])[0], model(x), rtol=1e-2, atol=1e-2)
 
 
 def test_what_needs_layers_is_refused_with_the_reason_and_what_to_do(tmp_path):
