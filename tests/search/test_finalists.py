@@ -57,8 +57,10 @@ def run():
     return SimpleNamespace(
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
-        task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency", limits=Limits(), targets=("onnxruntime",)),
+        task=SimpleNamespace(metric=ACCURACY, certification=range(1000)),
+        request=SimpleNamespace(
+            goal="latency", limits=Limits(), targets=("onnxruntime",), confidence=0.95, seed=0
+        ),
         drop=lambda c: 0.95 - c.quality.value,
     )
 
@@ -106,13 +108,30 @@ def test_a_bolder_candidate_that_is_not_faster_is_dominated(run):
 
 def test_a_milder_candidate_stays_as_a_last_resort_where_the_data_cannot_tell(run):
     made = [
-        candidate("mild", 950, 1.5, 80),
-        candidate("bold", 950, 3.0, 20),
-        candidate("unlucky", 949, 2.0, 50),
+        candidate("mild", 950, 1.5, 800),
+        candidate("bold", 942, 3.0, 20),
     ]
     finalists, others = choose_finalists(run, made)
-    assert [c.name for c in finalists] == ["mild", "unlucky", "bold"]
+    assert [c.name for c in finalists] == ["mild", "bold"]
     assert others == []
+
+
+def test_a_candidate_that_would_only_end_the_test_early_is_not_tested(run):
+    made = [
+        candidate("mild", 950, 1.5, 800),
+        candidate("unlucky", 940, 2.8, 50),
+        candidate("bold", 945, 3.0, 20),
+    ]
+    finalists, (unlucky,) = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["mild", "bold"]
+    assert "end the test early" in unlucky.reason
+
+
+def test_a_network_that_was_trained_longer_takes_the_place_of_the_one_it_came_from(run):
+    made = [candidate("bold", 942, 3.0, 20), candidate("bold longer", 948, 3.01, 20)]
+    finalists, (bold,) = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["bold longer"]
+    assert bold.fate is Fate.DOMINATED
 
 
 def test_a_candidate_that_the_data_speak_against_goes(run):
@@ -138,8 +157,10 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
     run = SimpleNamespace(
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
-        task=SimpleNamespace(metric=ACCURACY),
-        request=SimpleNamespace(goal="latency", limits=Limits(), targets=("onnxruntime",)),
+        task=SimpleNamespace(metric=ACCURACY, certification=range(1000)),
+        request=SimpleNamespace(
+            goal="latency", limits=Limits(), targets=("onnxruntime",), confidence=0.95, seed=0
+        ),
         drop=lambda c: 0.95 - c.quality.value,
     )
     made = [candidate(str(i), correct, ratio, macs) for i, (correct, ratio, macs) in enumerate(rows)]

@@ -31,6 +31,8 @@ LAUNCHES = 6
 MOST_LAUNCHES = 10
 #: Even, so that each file goes first equally often.
 MIN_PAIRS = 4
+#: Where the system spoils pairs, a launch that is late makes up for them, in at most this many times the fewest rounds.
+PATIENCE = 3
 #: Levels of the quantiles that are kept of all calls: the middles of 64 equal shares.
 _LEVELS = (np.arange(64) + 0.5) / 64
 #: A launch ends when the interval of its own median is this narrow, relative to the median.
@@ -85,12 +87,12 @@ class Track:
     peak_bytes: int = 0
     failure: MeasurementError | None = None
 
-    def wants_more(self, least: int) -> bool:
-        """Whether this launch needs another pair."""
+    def wants_more(self, least: int, *, late: bool) -> bool:
+        """Whether this launch needs another pair; when it is late, only for want of `least` that count."""
         if self.failure is not None:
             return False
         ratios = [pair.ratio for pair in counting(self.launches[-1])]
-        return len(ratios) < least or median_interval(ratios).relative_width > NARROW
+        return len(ratios) < least or (not late and median_interval(ratios).relative_width > NARROW)
 
 
 def contest(
@@ -209,8 +211,9 @@ def _launch(
         _insist(base)
         end = time.monotonic() + seconds * len(running)
         for turn in count():
-            active = [track for track in running if track.wants_more(least)]
-            if not active or (turn >= least and time.monotonic() > end):
+            late = turn >= least and time.monotonic() > end
+            active = [track for track in running if track.wants_more(least, late=late)]
+            if not active or (late and turn >= PATIENCE * least):
                 break
             for position in range(0, len(active), 2):
                 _turn(base, active[position : position + 2], flip=flip ^ (turn % 2 == 1))

@@ -4,6 +4,7 @@ $$\min \sum_u h_{u, o(u)} \quad \text{subject to} \quad \sum_u c_{u, o(u)} \le B
 """
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -99,7 +100,7 @@ def relaxed_harm(menus: Sequence[Menu], budget: float) -> float:
 def allocate(menus: Sequence[Menu], budget: float, *, buckets: int = BUCKETS) -> Allocation:
     """Return the choice of least harm whose first cost is within `budget`, by dynamic programming.
 
-    Exact up to the rounding of costs to `buckets` steps, always within the budget, and never worse than the
+    Exact for whole costs, else and for large ones up to their rounding to `buckets` steps; always within the budget, and never worse than the
     last point of `sweep` within it. `gap` compares with the linear relaxation.
 
     Args:
@@ -127,13 +128,23 @@ def allocate(menus: Sequence[Menu], budget: float, *, buckets: int = BUCKETS) ->
         raise PlanError(
             f"The budget of {budget:.6g} cannot be met: the least possible cost is {sum(least):.6g}."
         )
-    step = max(room, 0.0) / buckets
+    step, buckets = _grid(menus, least, max(room, 0.0), buckets)
     taken = _programme(menus, least, step, buckets)
     bound = relaxed_harm(menus, budget)
     exact = _allocation(menus, taken, bound)
     swept = [point for point in sweep(menus) if point.cost[0] <= budget]
     best = min([exact, *swept], key=lambda point: (point.harm, point.cost[0]))
     return Allocation(best.levels, best.cost, best.harm, min(bound, best.harm))
+
+
+def _grid(menus: Sequence[Menu], least: Sequence[float], room: float, buckets: int) -> tuple[float, int]:
+    """Return the width of a bucket and their number: without any rounding for few multiples of a whole number."""
+    extra = [o.cost[0] - floor for menu, floor in zip(menus, least, strict=True) for o in menu.options]
+    if all(cost.is_integer() for cost in map(float, extra)):
+        unit = math.gcd(*map(int, extra)) or 1
+        if room <= buckets * unit:
+            return float(unit), int(room / unit + 1e-9)
+    return room / buckets, buckets
 
 
 def _programme(menus: Sequence[Menu], least: Sequence[float], step: float, buckets: int) -> list[int]:

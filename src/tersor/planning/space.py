@@ -216,6 +216,19 @@ def _best_step(space: Space, price: Price, design: Design, cost: float, harm: fl
     return best
 
 
+def cheapest(space: Space, price: Price) -> Point:
+    """Return about the cheapest design: all at the least, then each unit in turn at its cheapest level.
+
+    The least of everything need not be the cheapest: two factors of a small layer can take longer than the layer.
+    """
+    design = space.least
+    for index, unit in enumerate(space.units):
+        options = [(*design[:index], place, *design[index + 1 :]) for place in range(len(unit.levels))]
+        design = min(reversed(options), key=price)
+    design = space.effective(design)
+    return Point(design, price(design), space.harm(design))
+
+
 def polish(space: Space, price: Price, point: Point, target: float, *, rounds: int = 4) -> Point:
     """Return a design within `target` that does no more harm than `point`, by exact knapsacks around it.
 

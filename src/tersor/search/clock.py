@@ -45,11 +45,11 @@ class Clock:
         guess = max(_SHARE * self.budget_s, min(_LEAST_S, _MOST * self.budget_s))
         return self.remaining_s - (guess if self.reserve_s is None else self.reserve_s)
 
-    def share_s(self, parts: int) -> float | None:
-        """Return an equal share of what is left, in seconds, for one of `parts` candidates; None without a budget.
+    def part_s(self, part: float) -> float | None:
+        """Return a part of what is left for candidates, in seconds; None without a budget.
 
         Example:
-            >>> Clock(1000.0).share_s(8) <= 100.0
+            >>> Clock(1000.0).part_s(1 / 8) <= 100.0
             True
         """
-        return None if self.budget_s is None else max(0.0, self.left_s) / max(1, parts)
+        return None if self.budget_s is None else max(0.0, self.left_s) * part

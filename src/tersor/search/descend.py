@@ -1,8 +1,8 @@
 """The loop over candidates: integers first, then step by step down, each float network with its integer twin."""
 
-import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import trace
@@ -10,22 +10,25 @@ from tersor.planning.anatomy import Left, anatomy
 from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FREE, Effort, plan_effort
-from tersor.search.finalists import safety
+from tersor.search.effort import FREE, plan_effort
+from tersor.search.finalists import SURE, safety
 from tersor.search.integers import schemes_for
+from tersor.search.ladder import Ladder
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
 from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import SHRINKING, shrink, survey
+from tersor.search.shrink import SHRINKING, restore, shrink, survey
 from tersor.search.twins import Report, Twins
 
-#: Shares that differ by less than this factor are not worth another step.
-_WORTHWHILE = 1.2
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
 _POLISH = 0.25
+#: A twin whose predicted price is over this many times that of its network is not made.
+_MAYBE = 1.1
+#: Part of the time left that goes to training on at the end, and the fewest passes that are worth it.
+_REST, _LEAST_PASSES = 0.8, 2.0
 
 
 def descend(run: Run, report: Report) -> None:
@@ -43,25 +46,61 @@ def descend(run: Run, report: Report) -> None:
     _learn(run, lessons, {"float": origin, **made_first})
     scheme = _best_scheme(run, lessons, made_first)
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
-    effort = plan_effort(run.task, run.clock)
-    ladder = Ladder(effort.shares, parent=origin)
+    lessons.effort = plan_effort(run.task, run.clock)
+    precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
+    ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
     while (share := ladder.next_share()) is not None:
         if run.clock.left_s <= 0:
             run.say("candidate", "the time for candidates is up")
             return
-        made = _step_down(run, ladder, share, lessons, ("float", scheme) if scheme else ("float",), effort)
+        made = _step_down(run, ladder, share, lessons, precisions)
         report(made)
         if made.fate is Fate.FAILED and share not in lessons.hopeless:
-            return
+            break
         if made.fate is Fate.FAILED:
             ladder = ladder.after(made, share, -1.0, counted=False)
             continue
         pair = {"float": made}
-        if scheme:
-            pair[scheme] = twins.of(made, scheme, effort)
+        if scheme and _pays(run, lessons, made, scheme):
+            pair[scheme] = twins.of(made, scheme, lessons.effort)
         _learn(run, lessons, pair)
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, share, safety(run, made), counted=counted)
+    _go_on(run, ladder, lessons, twins, scheme)
+
+
+def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str | None) -> None:
+    """Give the time that is left to the network that needs it most: the mildest that missed, else the boldest held."""
+    last = ladder.missing or ladder.parent
+    trains = bool(len(run.task.train)) and "distill" in run.request.methods
+    if not trains or run.clock.budget_s is None or last is run.base or last.quality is None:
+        return
+    epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
+    if epochs < _LEAST_PASSES or safety(run, last) > SURE:
+        return
+
+    def build(blank: Candidate) -> Candidate:
+        assert last.model is not None
+        model, losses = restore(run, last.model, epochs, blank.name)
+        return replace(blank, model=model, losses=losses, parameters=last.parameters, macs=last.macs)
+
+    blank = Candidate(
+        name=f"{last.name} longer",
+        plan=last.plan,
+        steps=(*last.steps, f"distil for {epochs:.3g} passes more"),
+        why=f"there was time left, and {last.name} could come closer to the original",
+    )
+    made = attempt(run, blank, build)
+    twins.report(made)
+    if scheme and made.model is not None and run.clock.left_s > 0 and _pays(run, lessons, made, scheme):
+        twins.of(made, scheme, lessons.effort)
+
+
+def _pays(run: Run, lessons: Lessons, network: Candidate, scheme: str) -> bool:
+    """Whether a scheme may be better than floating point for a smaller network, by the prices known so far."""
+    assert network.model is not None
+    layers = anatomy(trace(network.model, run.task.inputs))
+    return lessons.prices.of(layers, Left(), scheme) < _MAYBE * lessons.prices.of(layers, Left(), "float")
 
 
 def _files(origin: Candidate, twins: dict[str, Candidate], scheme: str | None) -> dict[str, Artefact]:
@@ -70,66 +109,8 @@ def _files(origin: Candidate, twins: dict[str, Candidate], scheme: str | None) -
     return {precision: c.artefact for precision, c in chosen.items() if c.artefact is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """Where the descent is: the shares still to be tried, and what held and missed so far.
-
-    After a miss the share halfway (geometrically) between the boldest that held and the mildest that missed is tried,
-    from the network that held and with more of the time left.
-
-    Attributes:
-        shares: shares of what could go at the goal that are still planned, mild to bold.
-        parent: the boldest network that holds; the next step starts from it.
-        held: its share.
-        missed: the mildest share that missed; 0 before any did.
-        refinements: steps that may still be put between the two.
-    """
-
-    shares: tuple[float, ...]
-    parent: Candidate
-    held: float = 1.0
-    missed: float = 0.0
-    refinements: int = 1
-
-    @property
-    def steps_left(self) -> int:
-        """Steps among which the time left is shared."""
-        return max(1, len(self.shares)) if not self.missed else 2
-
-    def next_share(self) -> float | None:
-        """Return the share to try next; None at the end.
-
-        Example:
-            >>> from tersor.planning.plan import Plan
-            >>> ladder = Ladder((0.5, 0.2), Candidate("original", Plan()))
-            >>> ladder.next_share(), ladder.after(ladder.parent, 0.5, -3.0, counted=True).next_share()
-            (0.5, 0.707)
-        """
-        if not self.missed:
-            return self.shares[0] if self.shares else None
-        if not self.refinements or self.held / self.missed < _WORTHWHILE:
-            return None
-        return round(math.sqrt(self.held * self.missed), 3)
-
-    def after(self, made: Candidate, share: float, safe: float, *, counted: bool) -> "Ladder":
-        """Return the ladder after a step.
-
-        Args:
-            made: the network.
-            share: its share of what could go.
-            safe: how many standard errors it lies inside the limit; negative outside.
-            counted: whether refinements are counted, because no budget ends them.
-        """
-        left = self.refinements - (counted and self.missed > 0)
-        if safe > 0:
-            asked = self.next_share() or share
-            rest = tuple(other for other in self.shares if other < min(share, asked))
-            return Ladder(rest, made, share, self.missed, left)
-        return Ladder((), self.parent, self.held, share, left)
-
-
 def _step_down(
-    run: Run, ladder: Ladder, share: float, lessons: Lessons, precisions: tuple[str, ...], effort: Effort
+    run: Run, ladder: Ladder, share: float, lessons: Lessons, precisions: tuple[str, ...]
 ) -> Candidate:
     """Return the candidate of the best design for a share, recovered for its part of the time left."""
     parent = ladder.parent
@@ -147,7 +128,7 @@ def _step_down(
         proposals = propose(run, known, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
         chosen, epochs = _chosen(
-            run, proposals, lambda: effort.epochs_for(macs / run.base.macs, run.clock, ladder.steps_left)
+            run, proposals, lambda: lessons.effort.epochs_for(macs / run.base.macs, run.clock, ladder.part)
         )
         assert chosen.stitched is not None
         try:
@@ -155,7 +136,11 @@ def _step_down(
         except TooBold:
             lessons.hopeless.add(share)
             raise
-        return shrink(run, parent, chosen.stitched, epochs)(replace(blank, steps=steps(chosen, epochs)))
+        begun_s = time.monotonic()
+        made = shrink(run, parent, chosen.stitched, epochs)(replace(blank, steps=steps(chosen, epochs)))
+        seconds = time.monotonic() - begun_s
+        lessons.effort = lessons.effort.observed(macs / run.base.macs, epochs, seconds)
+        return made
 
     def steps(chosen: Proposal, epochs: float) -> tuple[str, ...]:
         trains = bool(len(run.task.train)) and "distill" in run.request.methods
@@ -197,7 +182,10 @@ def _learn(run: Run, lessons: Lessons, made: dict[str, Candidate]) -> None:
 
 
 def _best_scheme(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> str | None:
-    """Return the scheme for smaller networks: the best at the goal of those that hold the limit, else the closest."""
+    """Return the scheme for smaller networks: the best at the goal of those that hold the limit, else the closest.
+
+    None where floating point is better: what integers cost besides, layer by layer, does not shrink with the layers.
+    """
     able = {
         scheme: twin
         for scheme, twin in twins.items()
@@ -209,4 +197,9 @@ def _best_scheme(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> str
     if not holding:
         return min(able, key=lambda scheme: run.drop(able[scheme]))
     layers = anatomy(trace(run.task.model, run.task.inputs))
-    return min(holding, key=lambda scheme: lessons.prices.of(layers, Left(), scheme))
+    best = min(("float", *holding), key=lambda scheme: lessons.prices.of(layers, Left(), scheme))
+    if best == "float":
+        run.say(
+            "candidate", f"integers gain nothing at {run.request.goal} here, and less in smaller networks"
+        )
+    return None if best == "float" else best

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,9 +13,14 @@ from tersor.search.clock import Clock
 #: Shares of what could go at the goal that are tried, mild to bold.
 FINE = (0.55, 0.3, 0.15, 0.05)
 COARSE = (0.5, 0.2, 0.06)
+BOLD = (0.2,)
+#: What a step takes besides its training, in seconds, and for how many of them few or many steps are planned.
+_STEP_S, _TIGHT, _ROOMY = 10.0, 4, 10
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
 _BATCH = 128
+#: A candidate is trained for at most this many times the passes that it gets without a budget.
+_MOST = 16
 #: Part of a candidate's time that training may take; the rest exports, rounds and evaluates.
 _TRAINING_SHARE = 0.7
 
@@ -35,14 +40,29 @@ class Effort:
     epoch_s: float | None
     epochs: float
 
-    def epochs_for(self, share: float, clock: Clock, parts: int) -> float:
-        """Return the passes that fit an equal share of the time left for a network of `share` multiply-adds."""
-        allowed = clock.share_s(parts)
+    def epochs_for(self, share: float, clock: Clock, part: float) -> float:
+        """Return the passes that fit a part of the time left for a network of `share` multiply-adds."""
+        allowed = clock.part_s(part)
         if allowed is None or self.epoch_s is None:
             return self.epochs
-        # A third of a training step of the original is its forward pass, which the teacher always pays.
-        cost = self.epoch_s * (0.25 + 0.75 * share)
-        return min(4 * self.epochs, _TRAINING_SHARE * allowed / cost)
+        return min(_MOST * self.epochs, _TRAINING_SHARE * allowed / (self.epoch_s * _cost(share)))
+
+    def observed(self, share: float, epochs: float, seconds: float) -> "Effort":
+        """Return the effort with the time of a pass as a training showed it: machines and overheads differ.
+
+        Example:
+            >>> Effort(FINE, epoch_s=1.0, epochs=2.0).observed(1.0, epochs=4.0, seconds=12.0).epoch_s
+            3.0
+        """
+        if self.epoch_s is None or epochs <= 0:
+            return self
+        return replace(self, epoch_s=max(self.epoch_s, seconds / (epochs * _cost(share))))
+
+
+def _cost(share: float) -> float:
+    """Return the cost of a training step of a network of `share` multiply-adds, against one of the original."""
+    # A third of a training step of the original is its forward pass, which the teacher always pays.
+    return 0.25 + 0.75 * share
 
 
 #: The effort of twins of the original: rounding, and a short training where it is needed.
@@ -56,8 +76,19 @@ def plan_effort(task: Task, clock: Clock) -> Effort:
     if clock.budget_s is None or not len(task.train):
         return Effort(FINE, None, epochs)
     epoch_s = steps * _step_s(task)
-    roomy = clock.left_s > 3 * epoch_s
-    return Effort(FINE if roomy else COARSE, epoch_s, epochs)
+    return Effort(_shares_for(clock.left_s, epoch_s), epoch_s, epochs)
+
+
+def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
+    """Return steps that leave time to train: the fewer seconds, the sooner a bold one.
+
+    Example:
+        >>> _shares_for(20.0, 0.1), _shares_for(60.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 400.0)
+        ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.5, 0.2, 0.06))
+    """
+    if left_s < _TIGHT * _STEP_S:
+        return BOLD
+    return FINE if left_s > max(_ROOMY * _STEP_S, 3 * epoch_s) else COARSE
 
 
 def _step_s(task: Task) -> float:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from tersor.certification.certify import MOST_FINALISTS
@@ -11,6 +12,7 @@ from tersor.planning.plan import Quantize
 from tersor.search.candidate import Candidate
 from tersor.search.outcome import Fate
 from tersor.search.run import Run
+from tersor.search.sequence import best_sequence, outlook
 
 #: Disagreements that are assumed on top of those seen, so that a small split never looks certain.
 _PRIOR_DISAGREEMENTS = 1.0
@@ -140,13 +142,16 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
 
     The less was taken away, the safer a candidate is before any data is seen; that order holds unless the search data
     speak clearly against it. Each finalist is better at the goal than all before it, so that the last one that passes
-    is the answer. Of more than eight, the safest stays as the last resort and the boldest seven follow.
+    is the answer. As the first refusal ends the test, only those go before it that are expected to help: of a metric
+    with scores, the sequence of the largest expected gain; else, of more than eight, the safest and the boldest seven.
     """
     judged = [judge(run, candidate) for candidate in candidates]
     others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]
     able = [candidate for candidate in judged if candidate.fate is Fate.UNTESTED]
     front: list[Candidate] = []
-    for candidate in sorted(able, key=lambda c: (-work(c), c.name)):
+    # Of equal work the safer, then the one that was made later, out of the others.
+    later = {candidate.name: -place for place, candidate in enumerate(able)}
+    for candidate in sorted(able, key=lambda c: (-work(c), -round(_sure(run, c), 2), later[c.name])):
         milder = next((kept for kept in front if not better(run, candidate, kept)), None)
         if milder is None:
             front.append(candidate)
@@ -162,10 +167,30 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
         else:
             reason = f"{safer.name} is better and clearly safer on the search data"
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
+    chosen = _sequence(run, finalists)
+    reason = "on the search data, testing it is more likely to end the test early than to help"
+    others += [replace(c, reason=reason) for c in finalists if c not in chosen]
+    return chosen, others
+
+
+def _sequence(run: Run, finalists: Sequence[Candidate]) -> list[Candidate]:
+    """Return those that go before the sealed data, in their order."""
     most = MOST_FINALISTS // len(run.request.targets)
-    surplus = finalists[1 : len(finalists) - most + 1] if len(finalists) > most else []
-    others += [replace(c, reason=f"more than {most} finalists") for c in surplus]
-    return [c for c in finalists if c not in surplus], others
+    base = run.base.quality
+    gains = [0.0 if (found := gain(run, c)) is None else found.value for c in finalists]
+    scores = [c.quality.scores for c in finalists if c.quality is not None and c.quality.scores is not None]
+    if not finalists or base is None or base.scores is None or len(scores) < len(finalists):
+        return [*finalists[:1], *finalists[1:][-(most - 1) :]]
+    differences = np.stack([(base.scores - own).double().numpy() for own in scores], axis=1)
+    passes = outlook(
+        differences,
+        [1.0 - min(1.0, work(candidate) / max(work(run.base), 1.0)) for candidate in finalists],
+        samples=len(run.task.certification),
+        margin=run.margin,
+        confidence=run.request.confidence,
+        seed=run.request.seed,
+    )
+    return [finalists[index] for index in best_sequence(gains, passes, most)]
 
 
 def _sure(run: Run, candidate: Candidate) -> float:

@@ -15,9 +15,10 @@ from tersor.loading.evaluate import evaluate
 from tersor.loading.task import Batch
 from tersor.planning.anatomy import Left
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
-from tersor.planning.space import Budget, Design, Point, Space, Unit, gap, settle, walk, weights_by
+from tersor.planning.space import Budget, Design, Point, Space, Unit, cheapest, gap, settle, walk, weights_by
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.teacher import distance, imitation, live
+from tersor.search.effort import FREE, Effort
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
 from tersor.search.prices import Prices
 from tersor.search.run import Run
@@ -29,6 +30,8 @@ _SAMPLES = 256
 _GLANCE = 1000
 #: A stitched model that loses at most this part of the margin is as good as recovered.
 READY = 0.25
+#: A step comes down to this part of the price of the network that it starts from, or further.
+_STEP = 0.85
 #: A price may miss the target by this factor; levels are steps.
 _TOLERANCE = 1.02
 #: Share of the time left that one outer search may take, and the distance told of a design that is too dear.
@@ -71,19 +74,21 @@ class Lessons:
         whole: the designs of the original; None before it was surveyed.
         weights: for each kind of unit, how much more harm stitched models showed than was predicted.
         hopeless: shares whose designs were too far off to be trained.
+        effort: the schedule, with the time that training has taken so far.
     """
 
     prices: Prices
     whole: Space | None = None
     weights: dict[str, float] = field(default_factory=dict)
     hopeless: set[float] = field(default_factory=set)
+    effort: Effort = FREE
 
-    def target(self, precision: str, share: float) -> float:
-        """Return the price that keeps `share` of what could go of the original."""
+    def target(self, precisions: Sequence[str], share: float) -> float:
+        """Return the price that keeps `share` of what could go: from the original at its best down to the cheapest."""
         assert self.whole is not None
-        price = self.prices.on(self.whole, precision)
-        floor = price(self.whole.least)
-        return floor + share * (price(self.whole.origin) - floor)
+        prices = [self.prices.on(self.whole, precision) for precision in precisions]
+        floor = min(cheapest(self.whole, price).cost for price in prices)
+        return floor + share * (min(price(self.whole.origin) for price in prices) - floor)
 
 
 def propose(
@@ -99,8 +104,8 @@ def propose(
         TersorError: if no proposal can be built.
     """
     kinds = tuple(dict.fromkeys(unit.kind for unit in known.space.units))
-    precision = _fastest(known.space, lessons, precisions, share)
-    desk = _Desk(run, known, lessons, precision, share, judge_of(run))
+    precision, target = _aim(known.space, lessons, precisions, share)
+    desk = _Desk(run, known, lessons, precision, target, judge_of(run))
     made = [desk.tried(desk.design((kind,))) for kind in kinds] if len(kinds) > 1 else []
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))
@@ -110,22 +115,37 @@ def propose(
     able = {p.point.design: p for p in made if p.stitched is not None}
     if not able:
         raise PlanError(f"No design for {share:.0%} of the {run.request.goal} could be built.")
-    target = lessons.target(precision, share) * _TOLERANCE
-    reaching = [p for p in able.values() if p.point.cost <= target]
+    reaching = [p for p in able.values() if p.point.cost <= target * _TOLERANCE]
     ranked = sorted(reaching or [min(able.values(), key=lambda p: p.point.cost)], key=lambda p: p.divergence)
     for proposal in able.values():
         run.say("candidate", _verdict(proposal, ranked))
     return tuple(ranked)
 
 
-def _fastest(space: Space, lessons: Lessons, precisions: Sequence[str], share: float) -> str:
-    """Return the precision in which the joint design for `share` is predicted best at the goal."""
+def _aim(space: Space, lessons: Lessons, precisions: Sequence[str], share: float) -> tuple[str, float]:
+    """Return the precision that reaches the price of `share` with the least harm, and the price to come down to.
 
-    def cost(precision: str) -> float:
+    Where what is left of the network is cheaper already, the price is that much less that the step is worth its while.
+
+    Raises:
+        PlanError: if no further step of worth is left of a network that was made smaller before.
+    """
+    wanted, first = lessons.target(precisions, share), space is lessons.whole
+    weighed = space.weighed(weights_by(lessons.weights))
+
+    def aim(precision: str) -> tuple[bool, float, float]:
         price = lessons.prices.on(space, precision)
-        return walk(space, price, lessons.target(precision, share)).cost
+        target = wanted if first else min(wanted, _STEP * price(space.origin))
+        point = walk(weighed, price, target)
+        misses = point.cost > target * _TOLERANCE
+        return misses, point.cost if misses else point.harm, target
 
-    return min(precisions, key=cost) if len(precisions) > 1 else precisions[0]
+    found = {precision: aim(precision) for precision in precisions}
+    best = min(found, key=lambda precision: found[precision][:2])
+    misses, _, target = found[best]
+    if misses and not first:
+        raise PlanError(f"what is left cannot be made {1 - _STEP:.0%} better at the goal")
+    return best, target
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,7 @@ class _Desk:
     known: Survey
     lessons: Lessons
     precision: str
-    share: float
+    target: float
     judge: Callable[[nn.Module], float]
 
     def design(self, kinds: tuple[str, ...], weight: Callable[[Unit], float] = lambda _: 1.0) -> Proposal:
@@ -152,7 +172,7 @@ class _Desk:
     def budgets(self, space: Space) -> list[Budget]:
         """Return the share at the goal as a budget, and the limits that were asked for and can be predicted."""
         prices, limits = self.lessons.prices, self.run.request.limits
-        found = [Budget(prices.on(space, self.precision), self.lessons.target(self.precision, self.share))]
+        found = [Budget(prices.on(space, self.precision), self.target)]
         if limits.latency < inf and prices.timed and prices.model is not None:
             found[0] = replace(found[0], most=min(found[0].most, limits.latency / prices.model.margin))
         if limits.size < inf:
@@ -190,7 +210,7 @@ class _Desk:
             design = proposal.point.design
             if design not in best:
                 best[design] = self.tried(proposal)
-            reached = proposal.point.cost <= self.lessons.target(self.precision, self.share) * _TOLERANCE
+            reached = proposal.point.cost <= self.target * _TOLERANCE
             return best[design].divergence if reached else _FAR
 
         trials = search_multipliers(

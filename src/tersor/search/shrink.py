@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from tersor.distillation.combined import with_labels
+from tersor.distillation.rules import Loss, loss_for
 from tersor.errors import PlanError
 from tersor.factorization.factors import refactor
 from tersor.graph.groups import Group
@@ -18,6 +20,7 @@ from tersor.pruning.compensate import compensate
 from tersor.pruning.select import keep_highest
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
+from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
 from tersor.search.events import Event
 from tersor.search.harm import SAMPLES, space_of, unit_scores
@@ -25,6 +28,8 @@ from tersor.search.run import Run, counted
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import heal
 
+#: Kinds of tasks whose labels help beside the teacher, and samples that show what the outputs are like.
+_CLASSES, _FEW = ("classification", "multilabel"), 32
 #: The words of `methods` that make a network smaller.
 SHRINKING = (CUT, RANK, DROP)
 
@@ -164,6 +169,15 @@ def shrink(
     return build
 
 
+def _loss(task: Task) -> Loss | None:
+    """Return the loss of training: teacher and labels where these are classes; None for the teacher's alone."""
+    if task.loss is None or task.kind not in _CLASSES:
+        return None
+    batch = next(task.train.batches(_FEW))
+    assert batch.target is not None
+    return with_labels(loss_for(live(task.model)(batch), batch.target, task.kind), task.loss)
+
+
 def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.Module, tuple[float, ...]]:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
@@ -182,6 +196,11 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
         batch=min(128, max(1, len(train) // 4)) if trains else 128,
     )
     result = recover(
-        student, run.task.model, train if trains else run.task.calibration, epochs=epochs, ladder=ladder
+        student,
+        run.task.model,
+        train if trains else run.task.calibration,
+        epochs=epochs,
+        loss=_loss(run.task) if trains else None,
+        ladder=ladder,
     )
     return result.model, result.losses

@@ -1,11 +1,14 @@
 """Where the descent goes next."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
-from tersor.search.descend import Ladder
+from tersor.search.ladder import Ladder
 
 ORIGIN = Candidate("original", Plan())
 
@@ -43,3 +46,31 @@ def test_the_descent_ends_whatever_happens(safeties, overshoot):
         steps += 1
     assert ladder.next_share() is None
     assert steps <= 8
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12))
+def test_a_step_never_takes_more_than_the_time_left_and_later_ones_take_more_of_it(outcomes):
+    ladder, left, spent = Ladder((0.6, 0.36, 0.22), ORIGIN, open_end=True), 1.0, []
+    for held in outcomes:
+        if ladder.next_share() is None:
+            break
+        spent.append(ladder.part * left)
+        left -= spent[-1]
+        ladder = ladder.after(ORIGIN, ladder.next_share(), 1.0 if held else -1.0, counted=False)
+    assert left >= 0
+    assert all(one < other for one, other in pairwise(spent[:3]) if all(outcomes[:3]))
+
+
+def test_bolder_shares_follow_the_planned_ones_until_nothing_is_left():
+    ladder, shares = Ladder((0.5, 0.1), ORIGIN, open_end=True), []
+    while (share := ladder.next_share()) is not None:
+        shares.append(share)
+        ladder = ladder.after(ORIGIN, share, 2.0, counted=False)
+    assert shares == [0.5, 0.1, 0.04, 0.016]
+
+
+def test_the_network_that_missed_is_remembered_with_what_held():
+    made = Candidate("joint 80%", Plan(), model=nn.Identity())
+    ladder = Ladder((0.6, 0.2), ORIGIN).after(ORIGIN, 0.6, 2.0, counted=False)
+    ladder = ladder.after(made, 0.2, -1.0, counted=False)
+    assert (ladder.missing, ladder.parent, ladder.missed) == (made, ORIGIN, 0.2)

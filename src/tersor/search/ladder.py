@@ -1,0 +1,82 @@
+"""Where a descent is: which share of what could go is tried next, from which network, with how much of the time."""
+
+import math
+from dataclasses import dataclass, replace
+
+from tersor.search.candidate import Candidate
+
+#: Shares that differ by less than this factor are not worth another step.
+_WORTHWHILE = 1.2
+#: A later step gets this many times the time of the one before: the bolder, the longer the way back.
+_GROWTH = 1.5
+#: Where everything held and there is time, the next share is the last one over this; smaller ones leave nothing to cut.
+_BOLDER, _LEAST = 2.5, 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Where the descent is: the shares still to be tried, and what held and missed so far.
+
+    After a miss the share halfway (geometrically) between the boldest that held and the mildest that missed is tried,
+    from the network that held and with more of the time left. Where all held, a search with time left goes on to
+    bolder shares.
+
+    Attributes:
+        shares: shares of what could go at the goal that are still planned, mild to bold.
+        parent: the boldest network that holds; the next step starts from it.
+        held: its share.
+        missed: the mildest share that missed; 0 before any did.
+        missing: the network that missed it; None where there is none.
+        refinements: steps that may still be put between the two.
+        open_end: whether bolder shares follow the planned ones while there is time.
+    """
+
+    shares: tuple[float, ...]
+    parent: Candidate
+    held: float = 1.0
+    missed: float = 0.0
+    missing: Candidate | None = None
+    refinements: int = 1
+    open_end: bool = False
+
+    @property
+    def part(self) -> float:
+        """Part of the time left that the next step may take: steps grow, and one more follows the planned ones."""
+        if self.missed:
+            return 0.5
+        return 1.0 / sum(_GROWTH**later for later in range(len(self.shares) + self.open_end))
+
+    def next_share(self) -> float | None:
+        """Return the share to try next; None at the end.
+
+        Example:
+            >>> from tersor.planning.plan import Plan
+            >>> ladder = Ladder((0.5, 0.2), Candidate("original", Plan()))
+            >>> ladder.next_share(), ladder.after(ladder.parent, 0.5, -3.0, counted=True).next_share()
+            (0.5, 0.707)
+        """
+        if not self.missed:
+            return self.shares[0] if self.shares else self._bolder()
+        if not self.refinements or self.held / self.missed < _WORTHWHILE:
+            return None
+        return round(math.sqrt(self.held * self.missed), 3)
+
+    def _bolder(self) -> float | None:
+        share = round(self.held / _BOLDER, 3)
+        return share if self.open_end and share >= _LEAST else None
+
+    def after(self, made: Candidate, share: float, safe: float, *, counted: bool) -> "Ladder":
+        """Return the ladder after a step.
+
+        Args:
+            made: the network.
+            share: its share of what could go.
+            safe: how many standard errors it lies inside the limit; negative outside.
+            counted: whether refinements are counted, because no budget ends them.
+        """
+        left = self.refinements - (counted and self.missed > 0)
+        if safe > 0:
+            rest = tuple(other for other in self.shares if other < share)
+            return replace(self, shares=rest, parent=made, held=share, refinements=left)
+        missing = made if made.model is not None else self.missing
+        return replace(self, shares=(), missed=share, missing=missing, refinements=left)
