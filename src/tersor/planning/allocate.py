@@ -100,8 +100,8 @@ def relaxed_harm(menus: Sequence[Menu], budget: float) -> float:
 def allocate(menus: Sequence[Menu], budget: float, *, buckets: int = BUCKETS) -> Allocation:
     """Return the choice of least harm whose first cost is within `budget`, by dynamic programming.
 
-    Exact for whole costs, else and for large ones up to their rounding to `buckets` steps; always within the budget, and never worse than the
-    last point of `sweep` within it. `gap` compares with the linear relaxation.
+    Exact for whole costs, large ones and others up to their rounding to `buckets` steps; always within the budget,
+    and never worse than the last point of `sweep` within it. `gap` compares with the linear relaxation.
 
     Args:
         menus: the options of each unit; only the first cost counts.

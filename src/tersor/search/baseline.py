@@ -33,6 +33,8 @@ ORIGINAL = "original"
 _RACE_SHARE = 0.25
 #: With at least so many seconds left, the race is run as carefully as without a budget.
 _UNHURRIED_S = 240.0
+#: With fewer, the runtime that starts slowest and runs slowest is not raced.
+_HURRIED_S, _SLOW = 180.0, "torch"
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
 _NOT_RACED = ("torch-compile", "aotinductor")
 _HERE = Path()
@@ -130,7 +132,8 @@ def _raced(
     task: Task, base: Artefact, request: Request, journal: Journal, clock: Clock
 ) -> tuple[Baseline, ...]:
     """Measure the original in every runtime and setting at hand against `base`."""
-    names = [name for name in installed() if name != base.runtime and name not in _NOT_RACED]
+    left_out = _NOT_RACED if clock.remaining_s > _HURRIED_S else (*_NOT_RACED, _SLOW)
+    names = [name for name in installed() if name != base.runtime and name not in left_out]
     entries = entrants(
         task.model, task.inputs, journal.folder, base.runtime, threads=(request.threads,), exported=base
     )

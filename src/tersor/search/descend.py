@@ -19,8 +19,8 @@ from tersor.search.prices import Prices, glance
 from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt
-from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import SHRINKING, restore, shrink, survey
+from tersor.search.rungs import LONG, TooBold, climb, refuse_hopeless
+from tersor.search.shrink import SHRINKING, restore, shrink, stitch, survey
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -28,7 +28,7 @@ _POLISH = 0.25
 #: A twin whose predicted price is over this many times that of its network is not made.
 _MAYBE = 1.1
 #: Part of the time left that goes to training on at the end, and the fewest passes that are worth it.
-_REST, _LEAST_PASSES = 0.8, 2.0
+_REST, _LEAST_PASSES = 1.1, 2.0
 
 
 def descend(run: Run, report: Report) -> None:
@@ -136,8 +136,11 @@ def _step_down(
         except TooBold:
             lessons.hopeless.add(share)
             raise
+        stitched = chosen.stitched
+        if epochs >= LONG:
+            stitched = stitch(run, known, stitched.plan, refit=False)
         begun_s = time.monotonic()
-        made = shrink(run, parent, chosen.stitched, epochs)(replace(blank, steps=steps(chosen, epochs)))
+        made = shrink(run, parent, stitched, epochs)(replace(blank, steps=steps(chosen, epochs)))
         seconds = time.monotonic() - begun_s
         lessons.effort = lessons.effort.observed(macs / run.base.macs, epochs, seconds)
         return made

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 #: Seconds that a fresh process takes beyond opening its file: the first calls, which are not counted.
 _WARMUP_S = 0.3
 #: Share of the budget that the end may take where there is a choice, and what is added for a busy machine.
-_SHARE, _SLACK = 0.3, 1.2
+_SHARE, _SLACK = 0.22, 1.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,9 +149,9 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
     others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]
     able = [candidate for candidate in judged if candidate.fate is Fate.UNTESTED]
     front: list[Candidate] = []
-    # Of equal work the safer, then the one that was made later, out of the others.
+    # Of equal work the clearly safer, else the one that was made later, out of the others.
     later = {candidate.name: -place for place, candidate in enumerate(able)}
-    for candidate in sorted(able, key=lambda c: (-work(c), -round(_sure(run, c), 2), later[c.name])):
+    for candidate in sorted(able, key=lambda c: (-work(c), -round(_sure(run, c)), later[c.name])):
         milder = next((kept for kept in front if not better(run, candidate, kept)), None)
         if milder is None:
             front.append(candidate)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
-from math import inf
+from math import inf, log
 
 from torch import nn
 
@@ -15,7 +15,7 @@ from tersor.loading.evaluate import evaluate
 from tersor.loading.task import Batch
 from tersor.planning.anatomy import Left
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
-from tersor.planning.space import Budget, Design, Point, Space, Unit, cheapest, gap, settle, walk, weights_by
+from tersor.planning.space import CUT, Budget, Design, Point, Space, Unit, cheapest, gap, settle, walk, weights_by
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.teacher import distance, imitation, live
 from tersor.search.effort import FREE, Effort
@@ -24,6 +24,8 @@ from tersor.search.prices import Prices
 from tersor.search.run import Run
 from tersor.search.shrink import Stitched, Survey, stitch
 
+#: Name of the design that does not look at harms.
+EVEN = "evenly"
 #: Samples on which stitched models are compared; the same ones in the same order for all.
 _SAMPLES = 256
 #: Search samples on which the quality of a stitched model is looked at.
@@ -31,7 +33,7 @@ _GLANCE = 1000
 #: A stitched model that loses at most this part of the margin is as good as recovered.
 READY = 0.25
 #: A step comes down to this part of the price of the network that it starts from, or further.
-_STEP = 0.85
+_STEP = 0.93
 #: A price may miss the target by this factor; levels are steps.
 _TOLERANCE = 1.02
 #: Share of the time left that one outer search may take, and the distance told of a design that is too dear.
@@ -110,6 +112,8 @@ def propose(
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))
     stitched = made[-1].stitched
+    if CUT in kinds:
+        made.append(desk.tried(desk.even()))
     if stitched is None or lost_by(run, stitched.model) > READY * run.margin:
         made += desk.searched(kinds)
     able = {p.point.design: p for p in made if p.stitched is not None}
@@ -169,6 +173,17 @@ class _Desk:
         point = replace(point, design=space.effective(point.design))
         return Proposal(kinds, self.precision, point, gap=gap(space, price, point))
 
+    def even(self) -> Proposal:
+        r"""Return the design that cuts as evenly as the prices allow: least $-\sum \log k$ of the shares kept.
+
+        Harms are those of a network that is not trained any more; over a long training width counts more than which
+        units went, and a layer that was left far too narrow is what does not come back.
+        """
+        space = replace(self.known.space, units=tuple(_even(unit) for unit in self.known.space.units))
+        point = settle(space, self.budgets(space))
+        design = space.effective(point.design)
+        return Proposal((EVEN,), self.precision, replace(point, design=design, harm=self.known.space.harm(design)))
+
     def budgets(self, space: Space) -> list[Budget]:
         """Return the share at the goal as a budget, and the limits that were asked for and can be predicted."""
         prices, limits = self.lessons.prices, self.run.request.limits
@@ -222,6 +237,12 @@ class _Desk:
                 "candidate", f"outer search: {len(trials)} sets of multipliers, {gained:.2f} times closer"
             )
         return sorted(best.values(), key=lambda p: p.divergence)[:1]
+
+
+def _even(unit: Unit) -> Unit:
+    if unit.kind != CUT:
+        return _limited(unit, False)
+    return replace(unit, harms=tuple(-log(level / unit.levels[0]) for level in unit.levels))
 
 
 def _limited(unit: Unit, allowed: bool) -> Unit:

@@ -15,7 +15,7 @@ _DRAWS, _MOST = 400, 10
 #: Gains are compared in steps of this many doublings, so that the noise of a measurement does not choose.
 _GRID = 0.125
 #: Disagreements assumed on top of those seen for a network of which nothing was taken, and of which everything was.
-_PRIOR = (0.1, 2.0)
+_PRIOR, _OWN = (0.1, 2.0), 0.05
 #: The search data chose these candidates, so they look better there than elsewhere: a sample counts half.
 _COUNTS = 0.5
 
@@ -33,10 +33,11 @@ def outlook(
 
     What is seen on the search data is resampled with random weights (Bayesian bootstrap), so that candidates which
     fail on the same samples fail together, and so that few search samples give wide prospects. Each candidate is
-    assumed to differ on a little more than was seen, the more of the network was taken away.
+    assumed to differ on a little more than was seen, the more of the network was taken away, and to lose what milder
+    ones lose.
 
     Args:
-        differences: scores of the original minus those of each candidate, on the search samples.
+        differences: scores of the original minus those of each candidate, mild to bold, on the search samples.
         taken: share of the work of the original that each candidate spares, in [0, 1].
         samples: sealed samples.
         margin: largest drop.
@@ -56,10 +57,12 @@ def outlook(
     exact = bool(np.isin(differences, (-1.0, 0.0, 1.0)).all())
     patterns, counts = np.unique(differences, axis=0, return_counts=True)
     size = 1.0 if exact else float(np.abs(differences).max(initial=margin))
-    lost = np.diag(np.full(len(taken), size))
     weights = np.interp(taken, (0.0, 1.0), _PRIOR)
-    cells = np.concatenate([patterns, lost, -lost])
-    shares = rng.dirichlet(np.concatenate([_COUNTS * counts, 0.6 * weights, 0.4 * weights]), size=_DRAWS)
+    # What a milder candidate loses, those after it lose as well; what one wins is its own.
+    lost, won = size * np.triu(np.ones((len(taken), len(taken)))), -size * np.eye(len(taken))
+    further = np.diff(np.maximum.accumulate(weights), prepend=0.0) + _OWN
+    cells = np.concatenate([patterns, lost, won])
+    shares = rng.dirichlet(np.concatenate([_COUNTS * counts, 0.6 * further, 0.4 * weights]), size=_DRAWS)
     drawn = rng.multinomial(samples, shares)
     if exact:
         limits = rejection_region(samples, margin, 1 - confidence).limits

@@ -99,11 +99,18 @@ class Stitched:
     model: nn.Module
 
 
-def stitch(run: Run, known: Survey, plan: Plan) -> Stitched:
+def stitch(run: Run, known: Survey, plan: Plan, *, refit: bool = True) -> Stitched:
     """Return the surveyed model after `plan`: cut, refitted, then blocks dropped and layers factorized.
 
     The result is proved: it equals the model with the cut units excluded. Groups for which it does not are left
     whole, so that the worst case is a milder plan and never a wrong network.
+
+    Args:
+        run: the search.
+        known: what was surveyed.
+        plan: what to do.
+        refit: whether to refit what reads the cut units, on calibration samples. That is closer to the original at
+            once; what is trained for long afterwards generalises better without it.
 
     Raises:
         PlanError: if nothing is left of the plan.
@@ -117,7 +124,7 @@ def stitch(run: Run, known: Survey, plan: Plan) -> Stitched:
     model, done = known.model, healed.plan
     if done.edits:
         model = apply(model, done, known.graph).model
-        model = _compensated(model, known, done, samples)
+        model = _compensated(model, known, done, samples) if refit else model
     rest = Plan((*plan.of(Drop), *plan.of(Factorize)))
     if rest.edits:
         model, rest = _with_rest(run, model, rest, samples)
