@@ -15,7 +15,7 @@ FINE = (0.55, 0.3, 0.15, 0.05)
 COARSE = (0.5, 0.2, 0.06)
 BOLD = (0.2,)
 #: What a step takes besides its training, in seconds, and for how many of them few or many steps are planned.
-_STEP_S, _TIGHT, _ROOMY = 15.0, 4, 10
+_STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
 _BATCH = 128
@@ -83,7 +83,7 @@ def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
     """Return steps that leave time to train: the fewer seconds, the sooner a bold one.
 
     Example:
-        >>> _shares_for(50.0, 0.1), _shares_for(100.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 400.0)
+        >>> _shares_for(80.0, 0.1), _shares_for(150.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 400.0)
         ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.5, 0.2, 0.06))
     """
     if left_s < _TIGHT * _STEP_S:

@@ -15,7 +15,19 @@ from tersor.loading.evaluate import evaluate
 from tersor.loading.task import Batch
 from tersor.planning.anatomy import Left
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
-from tersor.planning.space import CUT, Budget, Design, Point, Space, Unit, cheapest, gap, settle, walk, weights_by
+from tersor.planning.space import (
+    CUT,
+    Budget,
+    Design,
+    Point,
+    Space,
+    Unit,
+    cheapest,
+    gap,
+    settle,
+    walk,
+    weights_by,
+)
 from tersor.recovery.norms import reestimate_norms
 from tersor.recovery.teacher import distance, imitation, live
 from tersor.search.effort import FREE, Effort
@@ -182,7 +194,9 @@ class _Desk:
         space = replace(self.known.space, units=tuple(_even(unit) for unit in self.known.space.units))
         point = settle(space, self.budgets(space))
         design = space.effective(point.design)
-        return Proposal((EVEN,), self.precision, replace(point, design=design, harm=self.known.space.harm(design)))
+        return Proposal(
+            (EVEN,), self.precision, replace(point, design=design, harm=self.known.space.harm(design))
+        )
 
     def budgets(self, space: Space) -> list[Budget]:
         """Return the share at the goal as a budget, and the limits that were asked for and can be predicted."""

@@ -33,8 +33,8 @@ def outlook(
 
     What is seen on the search data is resampled with random weights (Bayesian bootstrap), so that candidates which
     fail on the same samples fail together, and so that few search samples give wide prospects. Each candidate is
-    assumed to differ on a little more than was seen, the more of the network was taken away, and to lose what milder
-    ones lose.
+    assumed to differ on a little more than was seen, the more of the network was taken away, and to lose some of
+    what milder ones lose.
 
     Args:
         differences: scores of the original minus those of each candidate, mild to bold, on the search samples.
@@ -58,11 +58,12 @@ def outlook(
     patterns, counts = np.unique(differences, axis=0, return_counts=True)
     size = 1.0 if exact else float(np.abs(differences).max(initial=margin))
     weights = np.interp(taken, (0.0, 1.0), _PRIOR)
-    # What a milder candidate loses, those after it lose as well; what one wins is its own.
-    lost, won = size * np.triu(np.ones((len(taken), len(taken)))), -size * np.eye(len(taken))
+    # Half of what a milder candidate loses, those after it lose as well; the rest, and what one wins, is its own.
+    common, own = size * np.triu(np.ones((len(taken), len(taken)))), size * np.eye(len(taken))
     further = np.diff(np.maximum.accumulate(weights), prepend=0.0) + _OWN
-    cells = np.concatenate([patterns, lost, won])
-    shares = rng.dirichlet(np.concatenate([_COUNTS * counts, 0.6 * further, 0.4 * weights]), size=_DRAWS)
+    cells = np.concatenate([patterns, common, own, -own])
+    prior = np.concatenate([0.3 * further, 0.3 * weights, 0.4 * weights])
+    shares = rng.dirichlet(np.concatenate([_COUNTS * counts, prior]), size=_DRAWS)
     drawn = rng.multinomial(samples, shares)
     if exact:
         limits = rejection_region(samples, margin, 1 - confidence).limits
