@@ -165,12 +165,21 @@ def _chosen(run: Run, proposals: Sequence[Proposal], passes: Callable[[], float]
 
 
 def _learn(run: Run, lessons: Lessons, made: dict[str, Candidate]) -> None:
-    """Time the files of one network in each precision, and refit the prices."""
+    """Learn from the files of one network in each precision: their times, or what they hold beside parameters."""
     able = {scheme: c for scheme, c in made.items() if c.artefact is not None}
     network = made["float"].model
-    if not lessons.prices.timed or network is None or run.clock.left_s <= 0:
+    if network is None or run.clock.left_s <= 0:
         return
     layers = anatomy(trace(network, run.task.inputs))
+    if run.request.goal == "size":
+        beside = {
+            scheme: candidate.artefact.size_bytes - layers.bytes(Left(), scheme)
+            for scheme, candidate in able.items()
+            if candidate.artefact is not None
+        }
+        lessons.prices = replace(lessons.prices, beside={**beside, **lessons.prices.beside})
+    if not lessons.prices.timed:
+        return
     files = {
         index: (candidate.artefact, features(layers, Left(), scheme))
         for index, (scheme, candidate) in enumerate(able.items())

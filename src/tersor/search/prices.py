@@ -1,7 +1,7 @@
 """What a design would cost at the goal: a predicted latency, learned as files are measured, or exact bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tersor.errors import MeasurementError
 from tersor.exporting.artefact import Artefact
@@ -15,6 +15,8 @@ from tersor.search.run import Run
 _GLANCE_S = 0.3
 #: Goals that are a matter of bytes.
 _BYTES = ("size", "memory")
+#: Bytes that a second factor of a layer adds to a file beside its numbers: a node and names.
+_NODE = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,14 @@ class Prices:
         seen: measured models.
         model: what they taught; None for goals that need no measurement, and before the first one.
         base_s: latency of the base, which ties measurements of different times together.
+        beside: bytes of a file beside the parameters, by precision, as the files at hand show them.
     """
 
     goal: str
     seen: tuple[Seen, ...] = ()
     model: CostModel | None = None
     base_s: float = 0.0
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def timed(self) -> bool:
@@ -49,7 +53,7 @@ class Prices:
     def of(self, anatomy: Anatomy, left: Left, precision: str) -> float:
         """Return the price of what is left of a network in a precision: seconds or bytes."""
         if not self.timed:
-            return anatomy.bytes(left, precision)
+            return anatomy.bytes(left, precision) + self.beside.get(precision, 0.0) + _NODE * len(left.ranks)
         return (self.model or CostModel({}))(features(anatomy, left, precision))
 
     def on(self, space: Space, precision: str) -> Callable[[Design], float]:
