@@ -46,7 +46,9 @@ def run(seed: int) -> dict[str, list[int]]:
     graph = trace(work.model, work.example)
     scores = unit_scores(task, work.model, [group for group in graph.groups if group.prunable])
     plan = close(
-        Plan(tuple(Cut(name, keep_highest(scores[name], kept)) for name, kept in WIDTHS.items())), graph, scores
+        Plan(tuple(Cut(name, keep_highest(scores[name], kept)) for name, kept in WIDTHS.items())),
+        graph,
+        scores,
     )
     plain = apply(work.model, plan, graph).model
     samples = tuple(task.calibration.batches(32, limit=SAMPLES))
@@ -84,7 +86,9 @@ def page(rows: dict[str, dict[str, list[int]]], samples: int) -> str:
         told = ", ".join(f"{row[name][0]}-{row[name][1]}" for row in rows.values())
         ahead = "" if name == usual else f"{statistics.mean(gained):+.1f} [{low:+.1f}, {high:+.1f}]"
         lines.append(f"| {name} | {told} | {statistics.mean(net[name]):+.1f} | {ahead} |")
-    title = "# Labels beside the teacher, and where a long training starts\n\n`python -m bench.recovery.labels`. "
+    title = (
+        "# Labels beside the teacher, and where a long training starts\n\n`python -m bench.recovery.labels`. "
+    )
     return title + "\n".join(lines) + "\n"
 
 
