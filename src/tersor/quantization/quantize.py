@@ -81,6 +81,20 @@ def quantize(
     batches = check_calibration(calibration, inputs)
     if isinstance(model, GraphModel):
         return quantize_as_asked(model, batches, scheme, plan, recipe)
+    return quantize_module(model, inputs, batches, scheme=scheme, plan=plan, recipe=recipe, budget_s=budget_s)
+
+
+def quantize_module(
+    model: nn.Module,
+    inputs: Inputs,
+    batches: list[Inputs],
+    *,
+    scheme: Scheme | str = "auto",
+    plan: Plan | None = None,
+    recipe: Recipe | str = "quick",
+    budget_s: float = 120.0,
+) -> QuantizedModel:
+    """Return what `quantize` makes of a module of torch, from checked inputs and calibration batches."""
     graph_module = capture(model, inputs)
     chosen = _scheme(graph_module, scheme)
     if recipe == "auto":

@@ -15,7 +15,7 @@ from tersor.quantization.choose import outputs
 from tersor.quantization.insert import quantizer_calls
 from tersor.quantization.layers import layers
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.quantize import quantize
+from tersor.quantization.quantize import quantize_module
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def sensitivity(quantized: QuantizedModel, batches: Sequence[Inputs]) -> tuple[C
 
     Example:
         >>> import torch
+        >>> from tersor.quantization.quantize import quantize
         >>> model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(64, 4)
         >>> small = quantize(model, (x[:2],), [(x,)], scheme="static")
         >>> sorted(cost.site for cost in sensitivity(small, [(x,)]))
@@ -105,8 +106,9 @@ def quantize_within(
 
     Source: additive noise model as in Dong et al., HAWQ-V2, NeurIPS 2020, with the noise measured.
     """
-    batches = check_calibration(calibration, as_inputs(inputs))
-    whole = quantize(model, inputs, batches, **options)
+    inputs = as_inputs(inputs)
+    batches = check_calibration(calibration, inputs)
+    whole = quantize_module(model, inputs, batches, **options)
     costs, allowed = sensitivity(whole, batches), 10.0 ** (-least_db / 10.0)
     best = whole
     excess = max(_noise(whole, batches) / max(sum(cost.noise for cost in costs), 1e-30), 1.0)
@@ -117,7 +119,7 @@ def quantize_within(
         if not kept:
             break
         plan = Plan(tuple(Quantize(cost.site) for cost in costs if cost in kept))
-        best = quantize(model, inputs, batches, plan=plan, **options)
+        best = quantize_module(model, inputs, batches, plan=plan, **options)
         best.floats |= {c.site: f"rounded alone it leaves {c.sqnr_db:.1f} dB" for c in costs if c not in kept}
         excess *= max(_noise(best, batches) / allowed, 1.05)
     raise ArgumentError(
