@@ -29,7 +29,7 @@ def mask_threshold(model: nn.Module, threshold: float, *, parameters: Sequence[s
         PlanError: if a name matches no parameter, or no weight lies below the threshold.
 
     Example:
-        >>> print(mask_threshold(nn.Linear(4, 2), 0.1))
+        >>> print(mask_threshold(nn.Linear(64, 32), 0.1))
         Mask weight: threshold:0.1
     """
     positive("threshold", threshold)
