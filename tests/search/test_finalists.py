@@ -116,6 +116,16 @@ def test_a_milder_candidate_stays_as_a_last_resort_where_the_data_cannot_tell(ru
     assert others == []
 
 
+def test_a_candidate_is_not_given_up_for_a_milder_one_that_the_data_speak_against(run):
+    made = [
+        candidate("float", 934, 2.7, 500),
+        candidate("integers", 950, 2.6, 400),
+        candidate("bold", 941, 4.0, 20),
+    ]
+    finalists, _ = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["integers", "bold"]
+
+
 def test_a_candidate_that_would_only_end_the_test_early_is_not_tested(run):
     made = [
         candidate("mild", 950, 1.5, 800),

@@ -152,7 +152,8 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
     # Of equal work the clearly safer, else the one that was made later, out of the others.
     later = {candidate.name: -place for place, candidate in enumerate(able)}
     for candidate in sorted(able, key=lambda c: (-work(c), -round(_sure(run, c)), later[c.name])):
-        milder = next((kept for kept in front if not better(run, candidate, kept)), None)
+        as_safe = (kept for kept in front if _sure(run, candidate) <= _sure(run, kept) + _CLEARLY)
+        milder = next((kept for kept in as_safe if not better(run, candidate, kept)), None)
         if milder is None:
             front.append(candidate)
         else:
