@@ -19,8 +19,8 @@ from tersor.search.prices import Prices, glance
 from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt
-from tersor.search.rungs import LONG, TooBold, climb, refuse_hopeless
-from tersor.search.shrink import SHRINKING, restore, shrink, stitch, survey
+from tersor.search.rungs import TooBold, climb, refuse_hopeless
+from tersor.search.shrink import LONG, SHRINKING, restore, shrink, stitch, survey
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.

@@ -17,7 +17,7 @@ FINALISTS, SHORT = 3, 0.1
 _LEAST_EPOCHS, _MOST_EPOCHS = 0.3, 4.0
 #: Trainings of as many passes are not judged by their start; others are given up where the model loses this many times
 #: the margin.
-LONG, HOPELESS = 8.0, 12.0
+_LONG, HOPELESS = 8.0, 12.0
 
 
 def climb(
@@ -66,7 +66,7 @@ def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
     Raises:
         TooBold: if it loses more than `HOPELESS` times the margin on the search data.
     """
-    if epochs >= LONG or run.clock.budget_s is None:
+    if epochs >= _LONG or run.clock.budget_s is None:
         return
     lost = lost_by(run, model)
     if lost > HOPELESS * run.margin:

@@ -28,6 +28,9 @@ from tersor.search.run import Run, counted
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import heal
 
+#: Trainings of as many passes begin from plain cuts and learn from labels too; for shorter ones the answers of the
+#: original are the quicker way back (bench/results/recovery_labels.md).
+LONG = 40.0
 #: Kinds of tasks whose labels help beside the teacher, and samples that show what the outputs are like.
 _CLASSES, _FEW = ("classification", "multilabel"), 32
 #: The words of `methods` that make a network smaller.
@@ -207,7 +210,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
         run.task.model,
         train if trains else run.task.calibration,
         epochs=epochs,
-        loss=_loss(run.task) if trains else None,
+        loss=_loss(run.task) if trains and epochs >= LONG else None,
         ladder=ladder,
     )
     return result.model, result.losses
