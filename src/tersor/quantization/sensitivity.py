@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tersor._check import positive
 from tersor.errors import ArgumentError
 from tersor.loading.inputs import Inputs, as_inputs
 from tersor.planning.plan import Plan, Quantize
@@ -106,6 +107,7 @@ def quantize_within(
 
     Source: additive noise model as in Dong et al., HAWQ-V2, NeurIPS 2020, with the noise measured.
     """
+    positive("budget_s", options.get("budget_s", 1.0))
     inputs = as_inputs(inputs)
     batches = check_calibration(calibration, inputs)
     whole = quantize_module(model, inputs, batches, **options)

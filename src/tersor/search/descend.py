@@ -18,7 +18,7 @@ from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
 from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, propose
 from tersor.search.rehearse import rehearse
-from tersor.search.run import Run, attempt
+from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
 from tersor.search.shrink import LONG, SHRINKING, restore, shrink, stitch, survey
 from tersor.search.twins import Report, Twins
@@ -72,8 +72,7 @@ def descend(run: Run, report: Report) -> None:
 def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str | None) -> None:
     """Give the time that is left to the network that needs it most: the mildest that missed, else the boldest held."""
     last = ladder.missing or ladder.parent
-    trains = bool(len(run.task.train)) and "distill" in run.request.methods
-    if not trains or run.clock.budget_s is None or last is run.base or last.quality is None:
+    if not trains(run) or run.clock.budget_s is None or last is run.base or last.quality is None:
         return
     epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
     if epochs < _LEAST_PASSES or safety(run, last) > SURE:
@@ -146,10 +145,11 @@ def _step_down(
         return made
 
     def steps(chosen: Proposal, epochs: float) -> tuple[str, ...]:
-        trains = bool(len(run.task.train)) and "distill" in run.request.methods
         start = () if parent is run.base else (f"start from {parent.name}",)
         less = f"{chosen.words}, the least harm for {1 - share:.0%} of the {run.request.goal} that could go"
-        training = f"distil from the original for {epochs:.3g} passes" if trains else "re-estimate statistics"
+        training = (
+            f"distil from the original for {epochs:.3g} passes" if trains(run) else "re-estimate statistics"
+        )
         return (*start, less, training)
 
     return attempt(run, blank, build)

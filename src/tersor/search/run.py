@@ -94,6 +94,11 @@ class Run:
         return loss if self.task.metric.higher_is_better else -loss
 
 
+def trains(run: Run) -> bool:
+    """Return whether candidates are trained: there are samples for it, and `distill` is among the methods."""
+    return len(run.task.train) > 0 and "distill" in run.request.methods
+
+
 def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[Inputs]:
     """Return the first batches of inputs of the calibration split."""
     return [part.inputs for part in islice(task.calibration.batches(batch), max(1, samples // batch))]

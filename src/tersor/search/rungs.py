@@ -8,7 +8,7 @@ from torch import nn
 
 from tersor.errors import TersorError
 from tersor.search.propose import Proposal, lost_by
-from tersor.search.run import Run
+from tersor.search.run import Run, trains
 from tersor.search.shrink import restore
 
 #: Designs that go on from the stitched comparison, and the part of a step's training that each then gets.
@@ -37,8 +37,7 @@ def climb(
     """
     ranked = sorted(proposals, key=lambda p: p.divergence)[:FINALISTS]
     short = min(SHORT * epochs, _MOST_EPOCHS)
-    trains = bool(len(run.task.train)) and "distill" in run.request.methods
-    if len(ranked) < 2 or not trains or short < _LEAST_EPOCHS or run.clock.budget_s is None:
+    if len(ranked) < 2 or not trains(run) or short < _LEAST_EPOCHS or run.clock.budget_s is None:
         return ranked[0]
     after = [_trained(run, proposal, judge, short) for proposal in ranked]
     rho = spearman([p.divergence for p in ranked], [p.divergence for p in after])

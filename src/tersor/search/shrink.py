@@ -24,7 +24,7 @@ from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
 from tersor.search.events import Event
 from tersor.search.harm import SAMPLES, space_of, unit_scores
-from tersor.search.run import Run, counted
+from tersor.search.run import Run, counted, trains
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import heal
 
@@ -194,23 +194,23 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
     Without training samples only statistics are re-estimated, on the calibration split.
     """
     train = run.task.train
-    trains = bool(len(train)) and epochs > 0 and "distill" in run.request.methods
+    learns = epochs > 0 and trains(run)
     settings = Settings(
         seed=run.request.seed,
         on_step=lambda step, steps, _: run.request.listen(Event("training", name, step, steps)),
     )
     ladder = Ladder(
-        rungs=("norms", "distillation") if trains else ("norms",),
+        rungs=("norms", "distillation") if learns else ("norms",),
         task_kind=run.task.kind,
         training=settings,
-        batch=min(128, max(1, len(train) // 4)) if trains else 128,
+        batch=min(128, max(1, len(train) // 4)) if learns else 128,
     )
     result = recover(
         student,
         run.task.model,
-        train if trains else run.task.calibration,
+        train if learns else run.task.calibration,
         epochs=epochs,
-        loss=_loss(run.task) if trains and epochs >= LONG else None,
+        loss=_loss(run.task) if learns and epochs >= LONG else None,
         ladder=ladder,
     )
     return result.model, result.losses

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tersor.search.candidate import Candidate
 from tersor.search.effort import Effort
 from tersor.search.integers import WORDS, in_integers
-from tersor.search.run import Run, attempt
+from tersor.search.run import Run, attempt, trains
 
 Report = Callable[[Candidate], None]
 
@@ -65,7 +65,7 @@ class Twins:
 
 def _worth_training(run: Run, parent: Candidate, twin: Candidate, effort: Effort) -> bool:
     """Whether rounding lost what training in integers could win back, and there is time for it."""
-    if not len(run.task.train) or "distill" not in run.request.methods or run.clock.left_s <= 0:
+    if not trains(run) or run.clock.left_s <= 0:
         return False
     cost = (effort.epoch_s or 0.0) * max(0.5, effort.epochs / 4)
     return run.drop(twin) >= run.margin > run.drop(parent) and cost < run.clock.left_s / 2
