@@ -20,7 +20,7 @@ from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, p
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, restore, shrink, stitch, survey
+from tersor.search.shrink import LONG, SHRINKING, learns_labels, restore, shrink, stitch, survey
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -147,10 +147,9 @@ def _step_down(
     def steps(chosen: Proposal, epochs: float) -> tuple[str, ...]:
         start = () if parent is run.base else (f"start from {parent.name}",)
         less = f"{chosen.words}, the least harm for {1 - share:.0%} of the {run.request.goal} that could go"
-        training = (
-            f"distil from the original for {epochs:.3g} passes" if trains(run) else "re-estimate statistics"
-        )
-        return (*start, less, training)
+        teachers = "the original and labels" if learns_labels(run.task, epochs) else "the original"
+        distil = f"distil from {teachers} for {epochs:.3g} passes"
+        return (*start, less, distil if trains(run) else "re-estimate statistics")
 
     return attempt(run, blank, build)
 

@@ -179,12 +179,16 @@ def shrink(
     return build
 
 
-def _loss(task: Task) -> Loss | None:
-    """Return the loss of training: teacher and labels where these are classes; None for the teacher's alone."""
-    if task.loss is None or task.kind not in _CLASSES:
-        return None
+def learns_labels(task: Task, epochs: float) -> bool:
+    """Whether a recovery of so many passes learns from labels beside the teacher: a long one, of classes."""
+    return epochs >= LONG and task.loss is not None and task.kind in _CLASSES
+
+
+def _loss(task: Task) -> Loss:
+    """Return the loss of teacher and labels together."""
     batch = next(task.train.batches(_FEW))
     assert batch.target is not None
+    assert task.loss is not None
     return with_labels(loss_for(live(task.model)(batch), batch.target, task.kind), task.loss)
 
 
@@ -210,7 +214,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
         run.task.model,
         train if learns else run.task.calibration,
         epochs=epochs,
-        loss=_loss(run.task) if learns and epochs >= LONG else None,
+        loss=_loss(run.task) if learns and learns_labels(run.task, epochs) else None,
         ladder=ladder,
     )
     return result.model, result.losses
