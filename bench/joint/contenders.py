@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.events import tell
 from bench.joint.rows import Row
 from tersor.exporting.export import export, open_artefact
 from tersor.loading.build import build_task
@@ -13,7 +14,6 @@ from tersor.measurement.measure import compare
 from tersor.measurement.quality import evaluate
 from tersor.quantization.quantize import quantize
 from tersor.recovery.recover import Ladder, recover
-from tersor.search.events import Event
 from tersor.search.optimize import optimize
 from tersor.search.verbs import prune
 
@@ -65,7 +65,7 @@ def search(row: Row, contender: str) -> Finish:
             budget=row.budget,
             methods=SEARCHES[contender],
             ledger=Path(folder) / "ledger.jsonl",
-            on_event=_tell,
+            on_event=tell,
         )
     wall_s, best = time.monotonic() - began, result.best
     if best is None or best.speed is None or best.artefact is None or best.certificate is None:
@@ -131,8 +131,3 @@ def sequence(row: Row, ratio: float = 0.5) -> Finish:
     return Finish(
         SEQUENCE, speed.ratio, speed.low, speed.high, quality[3], quality[2], file.size_bytes, name, wall_s
     )
-
-
-def _tell(event: Event) -> None:
-    if not event.total:
-        print(f"  {event.phase:10} {event.text}", flush=True)

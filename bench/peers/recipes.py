@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
+from bench.events import tell
 from bench.peers.work import Work, accuracy
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export
@@ -280,6 +281,7 @@ def tersor(work: Work, folder: Path, seed: int) -> Made:
         budget=work.budget_s,
         seed=seed,
         ledger=folder / "ledger.jsonl",
+        on_event=tell,
     )
     path = folder / "answer.onnx"
     path.write_bytes(result.artefact.path.read_bytes())

@@ -109,7 +109,7 @@ def resnet20(seed: int, folder: Path) -> Work:
     model.load_state_dict(load_file(DATA / "resnet20_cifar10.safetensors"))
     parts = splits()
     return Work(
-        "cifar-resnet20", model.eval(), parts["train"], parts["search"], parts["certification"], 0.01, 300.0
+        "cifar-resnet20", model.eval(), parts["train"], parts["search"], parts["certification"], 0.01, 1800.0
     )
 
 
