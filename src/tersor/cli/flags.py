@@ -54,6 +54,9 @@ class SearchFlags:
     max_memory: str | None = None
     "Memory that making a candidate may take, such as 4GB."
 
+    executor: str = "local"
+    "Where candidates are made: local, or ray for a Ray cluster; they are measured here."
+
     leave_out_copies: Annotated[bool, Parameter(negative=())] = False
     "Leave out of train and search what the sealed samples hold too, instead of refusing."
 

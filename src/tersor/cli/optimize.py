@@ -85,7 +85,7 @@ def optimize(
 def _options(search: SearchFlags) -> "Options":
     """Return the less common words that were given."""
     names = ("confidence", "methods", "leave", "threads", "batch", "seed", "ledger")
-    names += ("max_candidates", "max_memory", "leave_out_copies")
+    names += ("max_candidates", "max_memory", "executor", "leave_out_copies")
     given = {name: getattr(search, name) for name in names}
     given["limits"] = limits_of(search)
     return cast("Options", {name: value for name, value in given.items() if value not in (None, ())})

@@ -19,7 +19,7 @@ ASKED = "asked.json"
 #: Options of `tersor.optimize` that are plain values.
 _PLAIN = (
     "confidence", "methods", "leave", "threads", "batch", "seed", "loss", "limits", "max_candidates", "max_memory",
-    "leave_out_copies", "ledger",
+    "executor", "leave_out_copies", "ledger",
 )  # fmt: skip
 
 

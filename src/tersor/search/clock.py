@@ -1,6 +1,7 @@
 """Time kept back up front, so that a search always ends with a certified result inside its budget."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 #: Share of the budget kept for the final measurement, certification and the report before their cost is known; at
@@ -21,6 +22,10 @@ class Clock:
     budget_s: float | None = None
     start_s: float = field(default_factory=time.monotonic)
     reserve_s: float | None = None
+
+    def __reduce__(self) -> "tuple[Callable[..., Clock], tuple[float | None, float, float | None]]":
+        # Monotonic time is that of one machine, so what travels to another is the time that has passed.
+        return _going_on, (self.budget_s, self.elapsed_s, self.reserve_s)
 
     @property
     def elapsed_s(self) -> float:
@@ -53,3 +58,7 @@ class Clock:
             True
         """
         return None if self.budget_s is None else max(0.0, self.left_s) * part
+
+
+def _going_on(budget_s: float | None, elapsed_s: float, reserve_s: float | None) -> Clock:
+    return Clock(budget_s, time.monotonic() - elapsed_s, reserve_s)

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tersor.search.clock import Clock
 from tersor.search.descend import descend
 from tersor.search.disjoint import check_given_splits, is_given, without_near_copies
 from tersor.search.events import Event
+from tersor.search.executors import EXECUTORS
 from tersor.search.finalists import choose_finalists
 from tersor.search.graphs import check_methods, make_from_graph
 from tersor.search.interim import SEARCH, Interim
@@ -38,6 +40,7 @@ from tersor.search.result import Result
 from tersor.search.run import Run, calibration_inputs
 from tersor.search.sealed import NOT_TRIED, check_samples, try_finalists
 from tersor.search.stops import Stops
+from tersor.search.twins import Report
 
 #: File that is written with the answer.
 REPORT = "report.json"
@@ -258,8 +261,7 @@ def _make(run: Run, stage: Stage) -> None:
     try:
         if not stage.stops.asked:
             with stage.stops.making():
-                make = make_from_graph if isinstance(run.task.model, GraphModel) else descend
-                make(run, report)
+                _make_all(run, report)
                 stage.hurried = run.clock.left_s <= 0
     except KeyboardInterrupt:
         run.say("result", "interrupted; finishing with what there is (press again to stop at once)")
@@ -272,6 +274,13 @@ def _make(run: Run, stage: Stage) -> None:
             "candidate",
             f"the search broke off ({type(error).__name__}: {error}); going on with what there is",
         )
+
+
+def _make_all(run: Run, report: Report) -> None:
+    make = make_from_graph if isinstance(run.task.model, GraphModel) else descend
+    # Closed before the finalists are timed: what runs beside them would be measured too.
+    with closing(EXECUTORS[run.request.executor](run.task)) as executor:
+        make(replace(run, executor=executor), report)
 
 
 def _outcome(best: Candidate | None, tried: tuple[Candidate, ...], *, hurried: bool) -> Outcome:

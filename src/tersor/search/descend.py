@@ -20,7 +20,7 @@ from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, p
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, learns_labels, restore, shrink, stitch, survey
+from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shrink, stitch, survey
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -38,7 +38,7 @@ def descend(run: Run, report: Report) -> None:
     """
     origin = run.base
     twins = Twins(run, report, schemes_for(run))
-    made_first = {scheme: twins.of(origin, scheme, FREE) for scheme in twins.schemes}
+    made_first = twins.of(origin, twins.schemes, FREE)
     kinds = [kind for kind in SHRINKING if kind in run.request.methods]
     if not kinds:
         return
@@ -62,7 +62,7 @@ def descend(run: Run, report: Report) -> None:
             continue
         pair = {"float": made}
         if scheme and _pays(run, lessons, made, scheme):
-            pair[scheme] = twins.of(made, scheme, lessons.effort)
+            pair |= twins.of(made, (scheme,), lessons.effort)
         _learn(run, lessons, pair)
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, share, safety(run, made), counted=counted)
@@ -80,7 +80,7 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
 
     def build(blank: Candidate) -> Candidate:
         assert last.model is not None
-        model, losses = restore(run, last.model, epochs, blank.name)
+        model, losses = restored(run, [last.model], epochs, blank.name)[0]()
         return replace(blank, model=model, losses=losses, parameters=last.parameters, macs=last.macs)
 
     blank = Candidate(
@@ -92,7 +92,7 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
     made = attempt(run, blank, build)
     twins.report(made)
     if scheme and made.model is not None and run.clock.left_s > 0 and _pays(run, lessons, made, scheme):
-        twins.of(made, scheme, lessons.effort)
+        twins.of(made, (scheme,), lessons.effort)
 
 
 def _pays(run: Run, lessons: Lessons, network: Candidate, scheme: str) -> bool:

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -30,20 +30,25 @@ class OutOfMemory(Exceeded):
     """A block held more memory than it may."""
 
 
-def process_bytes() -> int:
-    """Return the resident memory of this process and of those that it started."""
-    me = psutil.Process()
-    total = me.memory_info().rss
-    for child in me.children(recursive=True):
+def process_bytes(aside: Collection[int] = ()) -> int:
+    """Return the resident memory of this process and of those that it started.
+
+    Args:
+        aside: children that do not count, with all that they started.
+    """
+    waiting, total = [psutil.Process()], 0
+    while waiting:
+        process = waiting.pop()
         try:
-            total += child.memory_info().rss
+            total += process.memory_info().rss
+            waiting += [child for child in process.children() if child.pid not in aside]
         except psutil.NoSuchProcess:
             continue
     return total
 
 
 @contextmanager
-def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
+def watched(seconds: float = inf, most_bytes: float = inf, aside: Collection[int] = ()) -> Iterator[None]:
     """Stop the block once it has run for `seconds`, or holds more than `most_bytes`.
 
     A second thread looks and signals the main thread. Elsewhere than in the main thread, and on systems without such
@@ -52,6 +57,7 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
     Args:
         seconds: time limit.
         most_bytes: limit of the resident memory of this process and of those it started.
+        aside: children whose memory does not count.
 
     Raises:
         OutOfTime: after the operation under way has ended.
@@ -69,7 +75,7 @@ def watched(seconds: float = inf, most_bytes: float = inf) -> Iterator[None]:
     if not able or (seconds == inf and most_bytes == inf):
         yield
         return
-    watch = _Watch(seconds, most_bytes)
+    watch = _Watch(seconds, most_bytes, aside)
     before = signal.signal(signal.SIGUSR1, watch.strike)
     unraisable = sys.unraisablehook
     sys.unraisablehook = partial(_without_strikes, unraisable)
@@ -96,10 +102,10 @@ def _without_strikes(report: Callable[[Any], object], swallowed: Any) -> None:
 class _Watch(threading.Thread):
     """Looks at clock and memory until the block is over."""
 
-    def __init__(self, seconds: float, most_bytes: float) -> None:
+    def __init__(self, seconds: float, most_bytes: float, aside: Collection[int]) -> None:
         super().__init__(daemon=True)
         self.over = threading.Event()
-        self.seconds, self.most_bytes = seconds, most_bytes
+        self.seconds, self.most_bytes, self.aside = seconds, most_bytes, aside
         self.end = time.monotonic() + seconds
         self.excess: Exceeded | None = None
 
@@ -121,7 +127,7 @@ class _Watch(threading.Thread):
     def _look(self) -> Exceeded | None:
         if time.monotonic() > self.end:
             return OutOfTime(f"took longer than the {self.seconds:.3g} s that were left")
-        held = process_bytes() if self.most_bytes < inf else 0
+        held = process_bytes(self.aside) if self.most_bytes < inf else 0
         if held > self.most_bytes:
             allowed = f"where {self.most_bytes / 1e6:,.0f} MB are allowed"
             return OutOfMemory(f"needed {held / 1e6:,.0f} MB of memory, {allowed}")

@@ -1,17 +1,22 @@
 """One step sideways: the same network in integers, trained in integers if rounding costs too much."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from tersor.errors import TersorError
+from tersor.graph.trace import named_tensors
+from tersor.loading.task import Task
 from tersor.planning.plan import Plan, Quantize
+from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize, sites
 from tersor.quantization.schemes import schemes
 from tersor.search.candidate import Candidate
-from tersor.search.run import Run, calibration_inputs
+from tersor.search.run import Build, Run, calibration_inputs, placed
 from tersor.search.shrink import restore
+from tersor.search.stored import Grid, remade
 
 #: What each method of the request allows.
 SCHEMES = {"quantize": ("static", "dynamic"), "weight_only": ("int8", "int4")}
@@ -43,9 +48,7 @@ def schemes_for(run: Run) -> tuple[str, ...]:
     return tuple(kind for kind in found if kind in allowed)
 
 
-def in_integers(
-    run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0
-) -> Callable[[Candidate], Candidate]:
+def in_integers(run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0) -> Build:
     """Return how to build the integer twin of `parent`.
 
     Args:
@@ -73,6 +76,54 @@ def in_integers(
         )
 
     return build
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """An integer twin that may travel: what crosses is its tensors, for the graph that holds them cannot.
+
+    Attributes:
+        task: what it was made for.
+        made: the twin.
+    """
+
+    task: Task
+    made: Candidate
+
+    def __reduce__(self) -> tuple[Callable[..., "Twin"], tuple[object, ...]]:
+        model = self.made.model
+        assert isinstance(model, QuantizedModel)
+        tensors = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+        return _put_together, (
+            self.task,
+            replace(self.made, model=None),
+            Grid(model.scheme, model.recipe),
+            tensors,
+        )
+
+
+def _put_together(task: Task, bare: Candidate, grid: Grid, tensors: Mapping[str, Tensor]) -> Twin:
+    # Where the graph is placed does not depend on samples, and what they say is replaced: one batch is enough.
+    return Twin(task, remade(bare, grid, tensors, task.inputs, calibration_inputs(task, 1, 32)))
+
+
+def begun(run: Run, jobs: Sequence[tuple[Candidate, Build]]) -> list[Build]:
+    """Begin to build integer twins wherever the search does its work; return, in their order, how to get each.
+
+    What the journal holds already is not begun: `attempt` takes it from there.
+    """
+    known = run.journal.names()
+    fresh = [(blank, build) for blank, build in jobs if blank.name not in known]
+    waits = iter(placed(run, [partial(_twin, run.task, build, blank) for blank, build in fresh]))
+    return [build if blank.name in known else _waiting(next(waits)) for blank, build in jobs]
+
+
+def _twin(task: Task, build: Build, blank: Candidate) -> Twin:
+    return Twin(task, build(blank))
+
+
+def _waiting(result: Callable[[], Twin]) -> Build:
+    return lambda _: result().made
 
 
 def _chosen(run: Run, model: nn.Module, bits: tuple[int, int]) -> Plan | None:

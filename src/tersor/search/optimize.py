@@ -46,6 +46,7 @@ def optimize(
             `seed` (0), `loss`,
             `limits` (what the answer may take at most, such as `{"size": "1MB", "latency": "2ms", "memory": "50MB"}`),
             `max_candidates` (a budget in steps), `max_memory` (that making a candidate may take, such as `"4GB"`),
+            `executor` (`local`, or `ray` to make candidates on a Ray cluster),
             `leave_out_copies` (of given splits, leave out samples that the sealed one holds too), `ledger` (file that
             counts the attempts on this certification data), `output` (folder that is kept up to date from the start,
             so that `tersor.resume` can go on if the process is killed), `on_event` (a listener).

@@ -14,7 +14,9 @@ from tersor.exporting.export import RUNTIMES
 from tersor.loading.limit import Drop, parse_budget, parse_drop
 from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.task import Task
+from tersor.search.cluster import require_ray
 from tersor.search.events import Listener, silent
+from tersor.search.executors import EXECUTORS
 from tersor.search.limits import Limits, parse_bytes, parse_limits
 
 GOALS = ("latency", "throughput", "size", "memory")
@@ -56,6 +58,7 @@ class Options(TypedDict, total=False):
     limits: Mapping[str, str]
     max_candidates: int
     max_memory: str | float
+    executor: str
     leave_out_copies: bool
     output: Path | str | None
     origin: Origin
@@ -83,6 +86,7 @@ class Request:
         limits: what the answer may take at most.
         max_candidates: candidates that are tried at most.
         max_memory: resident memory that making a candidate may take, bytes.
+        executor: where the model work of candidates is done.
         listen: told about everything that happens.
     """
 
@@ -99,6 +103,7 @@ class Request:
     limits: Limits = field(default_factory=Limits)
     max_candidates: float = inf
     max_memory: float = inf
+    executor: str = "local"
     listen: Listener = silent
 
     @property
@@ -125,6 +130,7 @@ class Request:
             "batch": self.call_size,
             "seed": self.seed,
             "limits": self.limits.stated(),
+            "executor": self.executor,
         }
 
     def leaves_alone(self, name: str) -> bool:
@@ -143,7 +149,7 @@ def make_request(
 
     Raises:
         ArgumentError: at the first value that is not accepted, saying what is.
-        MissingExtraError: if a target's runtime is not installed here.
+        MissingExtraError: if a target's runtime, or Ray where it was asked for, is not installed here.
 
     Example:
         >>> make_request("1%", "onnxruntime", "latency", "30m", {"seed": 3}).budget_s
@@ -174,6 +180,7 @@ def make_request(
         limits=parse_limits(options.get("limits", {})),
         max_candidates=_most_candidates(options),
         max_memory=_most_memory(options),
+        executor=_executor(options),
         listen=options.get("on_event", silent),
     )
 
@@ -213,6 +220,13 @@ def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
                 "called faster where it was measured, so install it, or leave this target out."
             )
     return targets
+
+
+def _executor(options: Options) -> str:
+    name = one_of("executor", options.get("executor", "local"), EXECUTORS)
+    if name == "ray":
+        require_ray()
+    return name
 
 
 def _most_memory(options: Options) -> float:

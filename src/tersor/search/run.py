@@ -1,9 +1,11 @@
 """What stays fixed while a search tries candidates, and the one place where a candidate gets its file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -20,11 +22,16 @@ from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.ending import Ending
-from tersor.search.events import Event
+from tersor.search.events import Event, silent
+from tersor.search.executors import Executor, Local
 from tersor.search.guard import OutOfMemory, OutOfTime, watched
 from tersor.search.journal import Journal
 from tersor.search.outcome import Fate
 from tersor.search.request import Request
+
+T = TypeVar("T")
+#: Makes a candidate of one that has only a name.
+Build: TypeAlias = Callable[[Candidate], Candidate]
 
 #: Samples per call when a file is evaluated; large enough to be quick, small enough for any memory.
 EVALUATION_BATCH = 256
@@ -64,6 +71,7 @@ class Run:
         margin: largest loss of quality, in the unit of the metric.
         floor: worst quality that is allowed.
         ending: what the end of the search will take.
+        executor: where the model work of candidates is done.
     """
 
     task: Task
@@ -76,6 +84,11 @@ class Run:
     margin: float
     floor: float
     ending: Ending = field(default_factory=Ending)
+    executor: Executor = field(default_factory=Local, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        # What travels to a worker does its work there, and has nobody to tell.
+        return self.__dict__ | {"request": replace(self.request, listen=silent), "executor": Local()}
 
     @property
     def rivals(self) -> tuple[Artefact, ...]:
@@ -144,7 +157,23 @@ def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate
     return replace(candidate, parameters=costs.parameters, macs=costs.macs)
 
 
-def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate]) -> Candidate:
+def placed(run: Run, work: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
+    """Begin pieces of work wherever the search does its work; return, in their order, how to wait for each.
+
+    Each draws its random numbers from the seed and leaves those of others alone, so that its result does not depend on
+    where and in which order the work is done.
+    """
+    alone = [partial(_alone, run.request.seed, piece) for piece in work]
+    return run.executor.begin(alone, seconds=max(0.0, run.clock.left_s), most_bytes=run.request.max_memory)
+
+
+def _alone(seed: int, work: Callable[[], T]) -> T:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return work()
+
+
+def attempt(run: Run, blank: Candidate, build: Build) -> Candidate:
     """Return what `build` makes of `blank`, exported, evaluated and written down.
 
     A search that goes on takes from its journal what it had made before; failures are tried again. Whatever fails,
@@ -159,7 +188,7 @@ def attempt(run: Run, blank: Candidate, build: Callable[[Candidate], Candidate])
     torch.manual_seed(run.request.seed)
     folder = run.journal.begin(blank.name)
     try:
-        with watched(max(0.0, run.clock.left_s), run.request.max_memory):
+        with watched(max(0.0, run.clock.left_s), run.request.max_memory, run.executor.processes):
             done = with_file(build(blank), run.task, folder, run.request, patience_s=PATIENCE_S)
     except OutOfTime as reason:
         run.say("candidate", f"{blank.name}: given up ({reason})")

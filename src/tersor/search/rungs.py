@@ -9,7 +9,7 @@ from torch import nn
 from tersor.errors import TersorError
 from tersor.search.propose import Proposal, lost_by
 from tersor.search.run import Run, trains
-from tersor.search.shrink import restore
+from tersor.search.shrink import restored
 
 #: Designs that go on from the stitched comparison, and the part of a step's training that each then gets.
 FINALISTS, SHORT = 3, 0.1
@@ -39,7 +39,7 @@ def climb(
     short = min(SHORT * epochs, _MOST_EPOCHS)
     if len(ranked) < 2 or not trains(run) or short < _LEAST_EPOCHS or run.clock.budget_s is None:
         return ranked[0]
-    after = [_trained(run, proposal, judge, short) for proposal in ranked]
+    after = _trained(run, ranked, judge, short)
     rho = spearman([p.divergence for p in ranked], [p.divergence for p in after])
     best = min(after, key=lambda p: p.divergence)
     told = ", ".join(f"{'+'.join(p.kinds)} {p.divergence:.4g}" for p in after)
@@ -49,10 +49,16 @@ def climb(
     return best
 
 
-def _trained(run: Run, proposal: Proposal, judge: Callable[[nn.Module], float], epochs: float) -> Proposal:
-    assert proposal.stitched is not None
-    model, _ = restore(run, proposal.stitched.model, epochs, "short training")
-    return replace(proposal, stitched=replace(proposal.stitched, model=model), divergence=judge(model))
+def _trained(
+    run: Run, proposals: Sequence[Proposal], judge: Callable[[nn.Module], float], epochs: float
+) -> list[Proposal]:
+    made = [proposal.stitched for proposal in proposals if proposal.stitched is not None]
+    waits = restored(run, [stitched.model for stitched in made], epochs, "short training")
+    models = [wait()[0] for wait in waits]
+    return [
+        replace(proposal, stitched=replace(stitched, model=model), divergence=judge(model))
+        for proposal, stitched, model in zip(proposals, made, models, strict=True)
+    ]
 
 
 class TooBold(TersorError):

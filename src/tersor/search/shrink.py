@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -24,9 +26,12 @@ from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
 from tersor.search.events import Event
 from tersor.search.harm import SAMPLES, space_of, unit_scores
-from tersor.search.run import Run, counted, trains
+from tersor.search.run import Build, Run, counted, placed, trains
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import heal
+
+#: A model after recovery, and the loss of each step.
+Restored: TypeAlias = tuple[nn.Module, tuple[float, ...]]
 
 #: Trainings of as many passes begin from plain cuts and learn from labels too; for shorter ones the answers of the
 #: original are the quicker way back (bench/results/recovery_labels.md).
@@ -165,14 +170,12 @@ def _calibration(task: Task) -> Sequence[Batch]:
     return tuple(task.calibration.batches(32, limit=SAMPLES))
 
 
-def shrink(
-    run: Run, parent: Candidate, stitched: Stitched, epochs: float
-) -> Callable[[Candidate], Candidate]:
+def shrink(run: Run, parent: Candidate, stitched: Stitched, epochs: float) -> Build:
     """Return how to build the candidate that a stitched model becomes by recovery."""
 
     def build(blank: Candidate) -> Candidate:
         plan = compose(parent.plan, stitched.plan)
-        recovered, losses = restore(run, stitched.model, epochs, blank.name)
+        recovered, losses = restored(run, [stitched.model], epochs, blank.name)[0]()
         done = replace(blank, plan=plan, model=recovered, losses=losses)
         return counted(done, recovered, run.task.inputs)
 
@@ -192,7 +195,7 @@ def _loss(task: Task) -> Loss:
     return with_labels(loss_for(live(task.model)(batch), batch.target, task.kind), task.loss)
 
 
-def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.Module, tuple[float, ...]]:
+def restore(run: Run, student: nn.Module, epochs: float, name: str) -> Restored:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
     Without training samples only statistics are re-estimated, on the calibration split.
@@ -218,3 +221,10 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> tuple[nn.
         ladder=ladder,
     )
     return result.model, result.losses
+
+
+def restored(
+    run: Run, students: Sequence[nn.Module], epochs: float, name: str
+) -> list[Callable[[], Restored]]:
+    """Begin `restore` for each of `students` wherever the search does its work; return how to wait for each."""
+    return placed(run, [partial(restore, run, student, epochs, name) for student in students])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tersor.errors import ModelError
 from tersor.exporting.artefact import Artefact
@@ -146,16 +146,30 @@ def with_integers(candidate: Candidate, place: Path, inputs: Inputs, calibration
     Raises:
         ModelError: if what was written does not fit the module.
     """
-    assert candidate.float_model is not None
     grid = _GRID.validate_json((place / _SCHEME).read_bytes())
+    return remade(candidate, grid, load_file(place / _INTEGERS), inputs, calibration)
+
+
+def remade(
+    candidate: Candidate,
+    grid: Grid,
+    tensors: Mapping[str, Tensor],
+    inputs: Inputs,
+    calibration: list[Inputs],
+) -> Candidate:
+    """Return an integer twin with its module made again: placed as `grid` says, with the tensors that it had.
+
+    Raises:
+        ModelError: if the tensors do not fit the module.
+    """
+    assert candidate.float_model is not None
     plan = Plan(candidate.plan.of(Quantize))
     model = quantize(
         candidate.float_model, inputs, calibration, scheme=grid.scheme, plan=plan, recipe=grid.recipe
     )
-    tensors = load_file(place / _INTEGERS)
     held = named_tensors(model)
     if set(held) != set(tensors):
-        raise ModelError(f"The weights of {candidate.name} in {place} do not fit its plan.")
+        raise ModelError(f"The weights of {candidate.name} that were kept do not fit its plan.")
     with torch.no_grad():
         for name, tensor in held.items():
             tensor.copy_(tensors[name])

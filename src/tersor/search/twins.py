@@ -1,12 +1,12 @@
 """The twins of a float network in integers: one for each scheme, and one trained in integers where that is worth it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tersor.search.candidate import Candidate
 from tersor.search.effort import Effort
-from tersor.search.integers import WORDS, in_integers
-from tersor.search.run import Run, attempt, trains
+from tersor.search.integers import WORDS, begun, in_integers
+from tersor.search.run import Build, Run, attempt, trains
 
 Report = Callable[[Candidate], None]
 
@@ -39,27 +39,40 @@ class Twins:
         own = "int8" if scheme == self.schemes[0] and scheme in ("static", "dynamic") else own
         return own if parent.name == "original" else f"{parent.name} + {own}"
 
-    def of(self, parent: Candidate, scheme: str, effort: Effort) -> Candidate:
-        """Report and return the twin of `parent`; where rounding costs too much, report one trained in integers too."""
-        name, run = self.name(parent, scheme), self.run
-        blank = Candidate(
-            name=name,
+    def of(self, parent: Candidate, schemes: Sequence[str], effort: Effort) -> dict[str, Candidate]:
+        """Report and return the twins of `parent`; where rounding costs too much, report one trained in integers too.
+
+        All are begun at once; each is reported in its turn.
+        """
+        jobs = [(self._rounded(parent, scheme), in_integers(self.run, parent, scheme)) for scheme in schemes]
+        builds = begun(self.run, jobs)
+        return {
+            scheme: self._one(parent, scheme, effort, (blank, build))
+            for scheme, (blank, _), build in zip(schemes, jobs, builds, strict=True)
+        }
+
+    def _rounded(self, parent: Candidate, scheme: str) -> Candidate:
+        return Candidate(
+            name=self.name(parent, scheme),
             plan=parent.plan,
             steps=(*parent.steps, WORDS[scheme]),
             why=f"{parent.name} in integers",
         )
-        twin = attempt(run, blank, in_integers(run, parent, scheme))
+
+    def _one(self, parent: Candidate, scheme: str, effort: Effort, job: tuple[Candidate, Build]) -> Candidate:
+        run, twin = self.run, attempt(self.run, *job)
         self.report(twin)
         if twin.quality is None or not _worth_training(run, parent, twin, effort):
             return twin
         epochs = max(0.5, effort.epochs / 4)
         blank = Candidate(
-            name=f"{name} trained",
+            name=f"{twin.name} trained",
             plan=parent.plan,
             steps=(*twin.steps, f"train in integers for {epochs:.3g} passes"),
             why=f"{twin.name} misses the limit and {parent.name} holds it",
         )
-        self.report(attempt(run, blank, in_integers(run, parent, scheme, epochs=epochs)))
+        (build,) = begun(run, [(blank, in_integers(run, parent, scheme, epochs=epochs))])
+        self.report(attempt(run, blank, build))
         return twin
 
 
