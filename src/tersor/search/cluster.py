@@ -110,9 +110,10 @@ class Cluster:
         for ref in self._pending:
             self._ray.cancel(ref, force=True)
         self._pending.clear()
-        for module in self._modules:
-            cloudpickle.unregister_pickle_by_value(module)
+        while self._modules:
+            cloudpickle.unregister_pickle_by_value(self._modules.pop())
         if self._own:
+            self._own = False
             self._ray.shutdown()
 
     def _result(self, ref: Any) -> Any:
@@ -255,18 +256,20 @@ def _same_handler(number: int) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def _register_own_modules() -> tuple[ModuleType, ...]:
+def _register_own_modules() -> list[ModuleType]:
     """Let classes travel whole whose modules no worker could import by name, such as those of `file.py:build`."""
     from ray import cloudpickle
 
-    unknown = [
-        module
+    known = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
+    files = {
+        name: module
         for name, module in tuple(sys.modules.items())
-        if getattr(module, "__file__", None) and name != "__main__" and not _is_found(name.partition(".")[0])
-    ]
-    for module in unknown:
-        cloudpickle.register_pickle_by_value(module)
-    return tuple(unknown)
+        if str(getattr(module, "__file__", "")).endswith(".py") and module.__name__ == name
+    }
+    missing = [name for name in files if name not in known and not _is_found(name.partition(".")[0])]
+    for name in missing:
+        cloudpickle.register_pickle_by_value(files[name])
+    return [files[name] for name in missing]
 
 
 def _is_found(name: str) -> bool:
