@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from math import inf
 
 import psutil
@@ -25,7 +26,7 @@ from tersor.planning.plan import Plan
 from tersor.search import effort
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
-from tersor.search.cluster import Cluster
+from tersor.search.cluster import Cluster, Lost
 from tersor.search.descend import descend
 from tersor.search.executors import Local
 from tersor.search.guard import OutOfMemory, OutOfTime
@@ -52,7 +53,6 @@ def two_workers():
         log_to_driver=False,
         logging_level="ERROR",
         configure_logging=False,
-        _node_ip_address="127.0.0.1",
     )
     yield
     ray.shutdown()
@@ -299,9 +299,18 @@ def test_what_cannot_travel_says_what_to_do(two_workers, run, cluster):
     task = replace(run.task, loss=lambda output, target: lock)
     with pytest.raises(ArgumentError, match=r"cannot be sent to a worker .*executor 'local'"):
         Cluster(task)
-    fine, stuck = cluster.begin([lambda: 1, lambda: lock])
+    fine, stuck, kept = cluster.begin([lambda: 1, lambda: lock, threading.Lock])
     assert fine() == 1
     assert "cannot be sent" in attempt(run, Candidate("stuck", Plan()), lambda _: stuck()).reason
+    assert "pickle" in attempt(run, Candidate("kept", Plan()), lambda _: kept()).reason
+
+
+def test_a_worker_without_the_packages_of_the_model_says_so(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def one():\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (wait,) = cluster.begin([import_module("only_here").one])
+    with pytest.raises(Lost, match=r"only_here.* Every machine of the cluster needs"):
+        wait()
 
 
 def test_a_cluster_that_does_not_answer_is_named(run, monkeypatch):

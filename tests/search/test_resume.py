@@ -25,6 +25,7 @@ from tersor.measurement.median import median_interval
 from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan
 from tersor.reporting.folder import find_faults
+from tersor.search.asked import read_asked
 from tersor.search.baseline import STORED
 from tersor.search.candidate import Candidate
 from tersor.search.journal import Journal
@@ -100,14 +101,34 @@ def test_a_killed_search_leaves_the_best_so_far_and_goes_on_to_a_certificate(pla
 
 
 @pytest.mark.slow
-def test_a_terminated_search_finishes_with_what_there_is(place):
-    process = begun(place)
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_terminated_search_finishes_with_what_there_is(place, executor):
+    if executor == "ray":
+        pytest.importorskip("ray")
+    process = begun(place, "--executor", executor)
     wait_for(place / "out" / "search" / "candidates" / "int8", process)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 130, said
     assert "interrupted; finishing with what there is" in said
     assert verify(place / "out").verdict is Verdict.VERIFIED
+    assert tomllib.loads((place / "out" / "config.toml").read_text())["optimize"]["executor"] == executor
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_on_a_cluster_of_its_own(place):
+    pytest.importorskip("ray")
+    process = begun(place, "--executor", "ray", "--max-candidates", "3")
+    wait_for(place / "out" / "search" / "candidates" / "int8", process)
+    process.kill()
+    process.wait()
+    assert read_asked(place / "out" / "search").options["executor"] == "ray"
+    again = tersor(place, "resume", "out")
+    said = again.communicate(timeout=600)[1]
+    assert again.returncode == 0, said
+    assert "int8: made before" in said
+    assert verify(place / "out").verdict is Verdict.VERIFIED
+    assert tomllib.loads((place / "out" / "config.toml").read_text())["optimize"]["executor"] == "ray"
 
 
 def measured_in_few_turns():

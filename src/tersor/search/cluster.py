@@ -122,7 +122,7 @@ class Cluster:
         Raises:
             Lost: if its workers died.
         """
-        from ray.exceptions import RayError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
         try:
             # Asleep in Python rather than in Ray, which would swallow what a signal raises.
@@ -131,8 +131,10 @@ class Cluster:
             value, error = _unpacked(self._ray.get(ref), self._shared)
         except RayTaskError as error:
             raise Lost(f"the worker could not begin: {first_line(error.cause)}. {_SAME}") from error
+        except WorkerCrashedError as error:
+            raise Lost(f"its worker died {1 + RETRIES} times") from error
         except RayError as error:
-            raise Lost(f"its worker died {1 + RETRIES} times: {first_line(error)}") from error
+            raise Lost(f"its result did not come back: {first_line(error)}") from error
         except BaseException:
             self._ray.cancel(ref, force=True)
             raise
@@ -171,9 +173,9 @@ def _carried_out(task: bytes, piece: bytes, threads: int, seconds: float, most_b
     try:
         with watched(seconds, most_bytes):
             value = work()
+        return _packed((value, None), shared)
     except (Exception, Exceeded) as error:
         return _packed((None, _portable(error)))
-    return _packed((value, None), shared)
 
 
 def _portable(error: BaseException) -> BaseException:
@@ -233,15 +235,8 @@ def _join(ray: Any) -> bool:
                 ) from error
         else:
             return False
-        # Nothing is reported to anybody, and nothing is listened to from outside of this machine.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=usable_cores(),
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
+        ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     return True
 
 
