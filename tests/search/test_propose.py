@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from tersor.planning.plan import Cut, Drop, Factorize, Plan
 from tersor.planning.space import CUT, DROP, RANK
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
+from tersor.search.executors import Local
 from tersor.search.harm import space_of, unit_scores
 from tersor.search.limits import Limits
 from tersor.search.prices import Prices
@@ -54,6 +56,7 @@ def run():
         listen=lambda event: None,
         leaves_alone=lambda name: False,
         limits=Limits(),
+        max_memory=inf,
     )
     macs = anatomy(trace(network, task.inputs)).macs(Left())
     base = Candidate("original", Plan(), model=network, macs=int(macs), quality=SimpleNamespace(value=1.0))
@@ -62,6 +65,7 @@ def run():
         request=request,
         base=base,
         clock=Clock(),
+        executor=Local(),
         say=lambda *words: said.append(words),
         said=said,
         margin=0.01,

@@ -277,10 +277,12 @@ def _make(run: Run, stage: Stage) -> None:
 
 
 def _make_all(run: Run, report: Report) -> None:
-    make = make_from_graph if isinstance(run.task.model, GraphModel) else descend
+    if isinstance(run.task.model, GraphModel):  # nothing of it is trained, so there is nothing to place
+        make_from_graph(run, report)
+        return
     # Closed before the finalists are timed: what runs beside them would be measured too.
     with closing(EXECUTORS[run.request.executor](run.task)) as executor:
-        make(replace(run, executor=executor), report)
+        descend(replace(run, executor=executor), report)
 
 
 def _outcome(best: Candidate | None, tried: tuple[Candidate, ...], *, hurried: bool) -> Outcome:
