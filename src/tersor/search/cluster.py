@@ -51,8 +51,8 @@ class Cluster:
     """Does pieces of work at the same time on the workers of a Ray cluster.
 
     Joins the cluster that `RAY_ADDRESS` names or that runs on this machine; without one, starts one here, which ends
-    with `close`. A piece whose worker dies is begun again up to `RETRIES` times. The task travels once; its sealed
-    samples stay here. Files are exported, evaluated and timed by the search itself, on its own machine, one at a time:
+    with `close`. A piece whose worker dies is begun again up to `RETRIES` times. The task travels once, without
+    its sealed split. Files are exported, evaluated and timed by the search itself, on its own machine, one at a time:
     start it on the kind of machine that the file is for.
 
     Args:
@@ -66,7 +66,7 @@ class Cluster:
     def __init__(self, task: Task) -> None:
         self._ray, self._pending = require_ray(), set()
         before = _children()
-        self._own = _join(self._ray)
+        self._joined = _join(self._ray)
         self.processes = _children() - before
         self._shared = (task, task.model)
         self._modules = _register_own_modules()
@@ -104,7 +104,7 @@ class Cluster:
         return waits
 
     def close(self) -> None:
-        """End what is under way, and the cluster if it was started here."""
+        """End what is under way; leave the cluster, which ends it if it was started here."""
         from ray import cloudpickle
 
         for ref in self._pending:
@@ -112,8 +112,8 @@ class Cluster:
         self._pending.clear()
         while self._modules:
             cloudpickle.unregister_pickle_by_value(self._modules.pop())
-        if self._own:
-            self._own = False
+        if self._joined:
+            self._joined = False
             self._ray.shutdown()
 
     def _result(self, ref: Any) -> Any:
@@ -215,7 +215,7 @@ def _children() -> frozenset[int]:
 
 
 def _join(ray: Any) -> bool:
-    """Join a cluster, or start one; return whether one was started.
+    """Join a cluster, or start one; return whether there is something to leave: not where the caller had joined.
 
     Raises:
         ArgumentError: if the cluster that was named does not answer.
@@ -230,11 +230,12 @@ def _join(ray: Any) -> bool:
             named = os.environ.get("RAY_ADDRESS")
             if named:
                 raise ArgumentError(
-                    f"No Ray cluster answers at RAY_ADDRESS={named}. Start it with `ray start`, or unset RAY_ADDRESS "
+                    f"The Ray cluster at RAY_ADDRESS={named} cannot be joined ({first_line(error)}). Start it with "
+                    "`ray start` (where it asks for a token, set RAY_AUTH_MODE=token here too), or unset RAY_ADDRESS "
                     "to have one started here."
                 ) from error
         else:
-            return False
+            return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
         ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     return True
