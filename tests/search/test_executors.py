@@ -3,6 +3,7 @@
 import _thread
 import os
 import signal
+import socket
 import sys
 import textwrap
 import threading
@@ -26,7 +27,7 @@ from tersor.planning.plan import Plan
 from tersor.search import effort
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
-from tersor.search.cluster import Cluster, Lost
+from tersor.search.cluster import Cluster, Lost, check_answers
 from tersor.search.descend import descend
 from tersor.search.executors import Local
 from tersor.search.guard import OutOfMemory, OutOfTime
@@ -313,17 +314,18 @@ def test_a_worker_without_the_packages_of_the_model_says_so(cluster, tmp_path, m
         wait()
 
 
-def test_a_cluster_that_does_not_answer_is_named(run, monkeypatch):
-    ray = pytest.importorskip("ray")
-
-    def refuse(**_):
-        raise ConnectionError("nobody there")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    with pytest.raises(ArgumentError, match=r"RAY_ADDRESS=192\.0\.2\.1:6379"):
-        Cluster(run.task)
+def test_a_cluster_that_does_not_answer_is_named_at_once():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(ArgumentError, match=f"RAY_ADDRESS={address} .*refused.*ray start"):
+            check_answers(address)
+        with pytest.raises(ArgumentError, match="RAY_ADDRESS=ray://"):
+            check_answers(f"ray://{address}")
+        nobody.listen()
+        check_answers(address)
+    for word in ("", "auto", "local"):
+        check_answers(word)
 
 
 def test_without_ray_the_request_names_the_line_that_installs_it(monkeypatch):

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ T = TypeVar("T")
 RETRIES = 2
 #: Seconds between two looks at work under way.
 _LOOK_S = 0.05
+#: Seconds in which a cluster that was named has to answer.
+_ANSWER_S = 10.0
 _SAME = "Every machine of the cluster needs the same tersor, and the packages that model and data come from."
 
 
@@ -222,12 +225,13 @@ def _join(ray: Any) -> bool:
     """
     if ray.is_initialized():
         return False
+    named = os.environ.get("RAY_ADDRESS", "")
+    check_answers(named)
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     with _same_handler(signal.SIGTERM):
         try:
             ray.init(address="auto", **quiet)
         except ConnectionError as error:
-            named = os.environ.get("RAY_ADDRESS")
             if named:
                 raise ArgumentError(
                     f"The Ray cluster at RAY_ADDRESS={named} cannot be joined ({first_line(error)}). Start it with "
@@ -239,6 +243,27 @@ def _join(ray: Any) -> bool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
         ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
     return True
+
+
+def check_answers(address: str) -> None:
+    """Refuse the address of a cluster where nobody answers, which Ray would go on asking for many minutes.
+
+    Args:
+        address: such as `10.0.0.5:6379` or `ray://head:10001`; words such as `auto` are left to Ray.
+
+    Raises:
+        ArgumentError: if no connection can be made.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except OSError as error:
+        raise ArgumentError(
+            f"No Ray cluster answers at RAY_ADDRESS={address} ({first_line(error)}). Start it with `ray start`, or "
+            "unset RAY_ADDRESS to have one started here."
+        ) from error
 
 
 @contextmanager
