@@ -11,7 +11,7 @@ from tersor.graph.trace import named_tensors
 from tersor.loading.task import Task
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.quantize import quantize, sites
+from tersor.quantization.quantize import quantize_module, sites
 from tersor.quantization.schemes import schemes
 from tersor.search.candidate import Candidate
 from tersor.search.run import Build, Run, calibration_inputs, placed
@@ -61,21 +61,24 @@ def in_integers(run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
         inputs, samples = run.task.inputs, calibration_inputs(run.task)
-        bits = BITS[scheme]
-        model = quantize(parent.model, inputs, samples, scheme=scheme, plan=_chosen(run, parent.model, bits))
-        edits = Plan(tuple(Quantize(name, *bits) for name in model.integers))
+        plan = allowed_sites(run, parent.model, scheme)
+        model = quantize_module(parent.model, inputs, samples, scheme=scheme, plan=plan)
         trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())
-        return replace(
-            blank,
-            plan=parent.plan + edits,
-            model=trained,
-            float_model=parent.model,
-            losses=losses,
-            parameters=parent.parameters,
-            macs=parent.macs,
-        )
+        return replace(twin_of(blank, parent, model, scheme), model=trained, losses=losses)
 
     return build
+
+
+def twin_of(blank: Candidate, parent: Candidate, model: QuantizedModel, scheme: str) -> Candidate:
+    """Return `blank` with a model that runs the network of `parent` in integers."""
+    return replace(
+        blank,
+        plan=parent.plan + Plan(tuple(Quantize(name, *BITS[scheme]) for name in model.integers)),
+        model=model,
+        float_model=parent.model,
+        parameters=parent.parameters,
+        macs=parent.macs,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,9 @@ def _waiting(result: Callable[[], Twin]) -> Build:
     return lambda _: result().made
 
 
-def _chosen(run: Run, model: nn.Module, bits: tuple[int, int]) -> Plan | None:
+def allowed_sites(run: Run, model: nn.Module, scheme: str) -> Plan | None:
     """Return the sites that may be rounded; None, which stands for all, saves finding them twice."""
     if not run.request.leave:
         return None
     names = sites(model, run.task.inputs)
-    return Plan(tuple(Quantize(name, *bits) for name in names if not run.request.leaves_alone(name)))
+    return Plan(tuple(Quantize(name, *BITS[scheme]) for name in names if not run.request.leaves_alone(name)))

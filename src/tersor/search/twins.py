@@ -1,14 +1,18 @@
-"""The twins of a float network in integers: one for each scheme, and one trained in integers where that is worth it."""
+"""The twins of a float network in integers: one a scheme; where rounding costs too much, mixed and trained ones."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tersor.search.candidate import Candidate
 from tersor.search.effort import Effort
 from tersor.search.integers import WORDS, begun, in_integers
+from tersor.search.mixed import MIXABLE, in_part
 from tersor.search.run import Build, Run, attempt, trains
 
 Report = Callable[[Candidate], None]
+
+#: Passes that training in integers takes at least.
+_LEAST_PASSES = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,10 @@ class Twins:
         return own if parent.name == "original" else f"{parent.name} + {own}"
 
     def of(self, parent: Candidate, schemes: Sequence[str], effort: Effort) -> dict[str, Candidate]:
-        """Report and return the twins of `parent`; where rounding costs too much, report one trained in integers too.
+        """Report and return the twins of `parent` in some schemes, which are begun at once; each is reported in its turn.
 
-        All are begun at once; each is reported in its turn.
+        Where rounding costs too much, two more are reported: one that keeps the worst sites in floating point, and
+        one trained in integers.
         """
         jobs = [(self._rounded(parent, scheme), in_integers(self.run, parent, scheme)) for scheme in schemes]
         builds = begun(self.run, jobs)
@@ -62,23 +67,24 @@ class Twins:
     def _one(self, parent: Candidate, scheme: str, effort: Effort, job: tuple[Candidate, Build]) -> Candidate:
         run, twin = self.run, attempt(self.run, *job)
         self.report(twin)
-        if twin.quality is None or not _worth_training(run, parent, twin, effort):
+        if twin.quality is None or not run.drop(twin) >= run.margin > run.drop(parent):
             return twin
-        epochs = max(0.5, effort.epochs / 4)
-        blank = Candidate(
-            name=f"{twin.name} trained",
-            plan=parent.plan,
-            steps=(*twin.steps, f"train in integers for {epochs:.3g} passes"),
-            why=f"{twin.name} misses the limit and {parent.name} holds it",
-        )
-        (build,) = begun(run, [(blank, in_integers(run, parent, scheme, epochs=epochs))])
-        self.report(attempt(run, blank, build))
+        why = f"{twin.name} misses the limit and {parent.name} holds it"
+        if scheme in MIXABLE and run.clock.left_s > 0:
+            self._further(replace(job[0], name=f"{twin.name} in part", why=why), in_part(run, parent, scheme))
+        if trains(run) and _affordable(run, effort):
+            epochs = max(_LEAST_PASSES, effort.epochs / 4)
+            steps = (*twin.steps, f"train in integers for {epochs:.3g} passes")
+            blank = replace(job[0], name=f"{twin.name} trained", steps=steps, why=why)
+            self._further(blank, in_integers(run, parent, scheme, epochs=epochs))
         return twin
 
+    def _further(self, blank: Candidate, build: Build) -> None:
+        (placed,) = begun(self.run, [(blank, build)])
+        self.report(attempt(self.run, blank, placed))
 
-def _worth_training(run: Run, parent: Candidate, twin: Candidate, effort: Effort) -> bool:
-    """Whether rounding lost what training in integers could win back, and there is time for it."""
-    if not trains(run) or run.clock.left_s <= 0:
-        return False
-    cost = (effort.epoch_s or 0.0) * max(0.5, effort.epochs / 4)
-    return run.drop(twin) >= run.margin > run.drop(parent) and cost < run.clock.left_s / 2
+
+def _affordable(run: Run, effort: Effort) -> bool:
+    """Whether there is time to train in integers."""
+    cost = (effort.epoch_s or 0.0) * max(_LEAST_PASSES, effort.epochs / 4)
+    return cost < run.clock.left_s / 2
