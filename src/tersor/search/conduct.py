@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -254,7 +255,7 @@ def _make(run: Run, stage: Stage) -> None:
         stage.made.append(candidate)
         stage.interim.show(run, stage.made)
         if run.clock.budget_s is not None:
-            run.clock.reserve_s = run.ending.reserve_s(run.clock.budget_s, len(stage.made) + 2)
+            run.clock.reserve_s = run.ending.reserve_s(run.clock.budget_s, _held(run, stage.made) + 2)
         if len(stage.made) >= run.request.max_candidates:
             raise Enough
 
@@ -283,6 +284,11 @@ def _make_all(run: Run, report: Report) -> None:
     # Closed before the finalists are timed: what runs beside them would be measured too.
     with closing(EXECUTORS[run.request.executor](run.task)) as executor:
         descend(replace(run, executor=executor), report)
+
+
+def _held(run: Run, candidates: Sequence[Candidate]) -> int:
+    """Return how many candidates hold the limit on the search data: the others are not measured where time is short."""
+    return sum(c.quality is not None and run.drop(c) < run.margin for c in candidates)
 
 
 def _outcome(best: Candidate | None, tried: tuple[Candidate, ...], *, hurried: bool) -> Outcome:

@@ -27,6 +27,8 @@ from tersor.search.twins import Report, Twins
 _POLISH = 0.25
 #: A twin whose predicted price is over this many times that of its network is not made.
 _MAYBE = 1.1
+#: Nor one of a network that lies so many standard errors outside the limit.
+_MISSED = -1.0
 #: Part of the time left that goes to training on at the end, and the fewest passes that are worth it.
 _REST, _LEAST_PASSES = 1.1, 2.0
 
@@ -96,8 +98,10 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
 
 
 def _pays(run: Run, lessons: Lessons, network: Candidate, scheme: str) -> bool:
-    """Whether a scheme may be better than floating point for a smaller network, by the prices known so far."""
+    """Whether a scheme may be better than floating point for a smaller network that does not clearly miss the limit."""
     assert network.model is not None
+    if safety(run, network) < _MISSED:
+        return False
     layers = anatomy(trace(network.model, run.task.inputs))
     return lessons.prices.of(layers, Left(), scheme) < _MAYBE * lessons.prices.of(layers, Left(), "float")
 

@@ -44,7 +44,7 @@ class Twins:
         return own if parent.name == "original" else f"{parent.name} + {own}"
 
     def of(self, parent: Candidate, schemes: Sequence[str], effort: Effort) -> dict[str, Candidate]:
-        """Report and return the twins of `parent` in some schemes, which are begun at once; each is reported in its turn.
+        """Report and return the twins of `parent`; all are begun at once, and each is reported in its turn.
 
         Where rounding costs too much, two more are reported: one that keeps the worst sites in floating point, and
         one trained in integers.
