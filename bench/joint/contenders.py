@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.events import tell
+from bench._events import tell
 from bench.joint.rows import Row
 from tersor.exporting.export import export, open_artefact
 from tersor.loading.build import build_task

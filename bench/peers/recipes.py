@@ -13,7 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from bench.events import tell
+from bench._events import tell
 from bench.peers.work import Work, accuracy
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export
