@@ -26,7 +26,7 @@ from tersor.search.twins import Report, Twins
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
 _POLISH = 0.25
 #: A twin whose predicted price is over this many times that of its network is not made.
-_MAYBE = 1.1
+_MAYBE = 1.03
 #: Nor one of a network that lies so many standard errors outside the limit.
 _MISSED = -1.0
 #: Part of the time left that goes to training on at the end, and the fewest passes that are worth it.
