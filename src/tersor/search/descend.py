@@ -10,8 +10,8 @@ from tersor.planning.anatomy import Left, anatomy
 from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FREE, plan_effort
-from tersor.search.finalists import SURE, safety
+from tersor.search.effort import BATCH, FREE, plan_effort
+from tersor.search.finalists import safety
 from tersor.search.integers import schemes_for
 from tersor.search.ladder import Ladder
 from tersor.search.outcome import Fate
@@ -29,8 +29,10 @@ _POLISH = 0.25
 _MAYBE = 1.03
 #: Nor one of a network that lies so many standard errors outside the limit.
 _MISSED = -1.0
-#: Part of the time left that goes to training on at the end, and the fewest passes that are worth it.
-_REST, _LEAST_PASSES = 1.1, 2.0
+#: A network that lies so many standard errors inside the limit is likely to be certified.
+_LIKELY = 2.0
+#: Part of the time left that goes to training on at the end, and the fewest steps that are worth it.
+_REST, _LEAST_STEPS = 1.1, 100
 
 
 def descend(run: Run, report: Report) -> None:
@@ -72,12 +74,12 @@ def descend(run: Run, report: Report) -> None:
 
 
 def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str | None) -> None:
-    """Give the time that is left to the network that needs it most: the mildest that missed, else the boldest held."""
-    last = ladder.missing or ladder.parent
-    if not trains(run) or run.clock.budget_s is None or last is run.base or last.quality is None:
+    """Give the time that is left to the network that needs it most."""
+    last = _unsure(run, ladder)
+    if not trains(run) or run.clock.budget_s is None or last is None:
         return
     epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
-    if epochs < _LEAST_PASSES or safety(run, last) > SURE:
+    if epochs * len(run.task.train) / BATCH < _LEAST_STEPS:
         return
 
     def build(blank: Candidate) -> Candidate:
@@ -95,6 +97,14 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
     twins.report(made)
     if scheme and made.model is not None and run.clock.left_s > 0 and _pays(run, lessons, made, scheme):
         twins.of(made, (scheme,), lessons.effort)
+
+
+def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
+    """Return the boldest network that holds, while it may not be certified; else the mildest that missed, if any."""
+    held, missing = ladder.parent, ladder.missing
+    if held is not run.base and safety(run, held) <= _LIKELY:
+        return held
+    return None if missing is None or missing.quality is None else missing
 
 
 def _pays(run: Run, lessons: Lessons, network: Candidate, scheme: str) -> bool:

@@ -18,7 +18,8 @@ BOLD = (0.2,)
 _STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
-_BATCH = 128
+#: Samples of a training step.
+BATCH = 128
 #: A candidate is trained for at most this many times the passes that it gets without a budget.
 _MOST = 16
 #: Part of a candidate's time that training may take; the rest exports, rounds and evaluates.
@@ -71,7 +72,7 @@ FREE = Effort((1.0,), None, 0.0)
 
 def plan_effort(task: Task, clock: Clock) -> Effort:
     """Return the schedule for this task: fixed without a budget, measured with one."""
-    steps = max(1, -(-len(task.train) // _BATCH))
+    steps = max(1, -(-len(task.train) // BATCH))
     epochs = min(20.0, max(1.0, _STEPS / steps))
     if clock.budget_s is None or not len(task.train):
         return Effort(FINE, None, epochs)
@@ -94,7 +95,7 @@ def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
 def _step_s(task: Task) -> float:
     """Return the time of one training step of the original with a forward pass of the teacher, in seconds."""
     model = copy.deepcopy(task.model).train()
-    batch = next(task.train.batches(_BATCH))
+    batch = next(task.train.batches(BATCH))
     times = []
     for _ in range(3):
         start = time.perf_counter()

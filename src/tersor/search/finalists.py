@@ -17,9 +17,9 @@ from tersor.search.sequence import best_sequence, outlook
 #: Disagreements that are assumed on top of those seen, so that a small split never looks certain.
 _PRIOR_DISAGREEMENTS = 1.0
 
-#: A difference of this many standard errors on the search data outweighs what was taken away; beyond `SURE` of them
+#: A difference of this many standard errors on the search data outweighs what was taken away; beyond `_SURE` of them
 #: from the limit there is nothing left to tell apart.
-_CLEARLY, SURE = 1.0, 3.0
+_CLEARLY, _SURE = 1.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,4 +195,4 @@ def _sequence(run: Run, finalists: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _sure(run: Run, candidate: Candidate) -> float:
-    return min(SURE, safety(run, candidate))
+    return min(_SURE, safety(run, candidate))
