@@ -12,6 +12,7 @@ from torch import nn
 from tersor.certification.verify import Verdict, verify
 from tersor.errors import CertificateError
 from tersor.planning.plan import Cut, Quantize
+from tersor.search.journal import Journal
 from tersor.search.optimize import optimize
 from tersor.search.outcome import Fate, Outcome
 
@@ -118,6 +119,25 @@ def test_an_interruption_ends_with_the_best_so_far(small_search):
     assert result.outcome.exit_code == 130
     assert result.best is not None
     assert result.best.name == "int8"
+
+
+def test_an_interruption_right_after_a_candidate_is_written_down_does_not_lose_it(
+    small_search, monkeypatch, tmp_path
+):
+    keep = Journal.keep
+
+    def interrupted(journal, candidate, *rest):
+        kept = keep(journal, candidate, *rest)
+        if candidate.name == "int8":
+            raise KeyboardInterrupt
+        return kept
+
+    monkeypatch.setattr(Journal, "keep", interrupted)
+    result = small_search(output=tmp_path / "out").result
+    assert result.outcome is Outcome.INTERRUPTED
+    assert result.best is not None
+    assert result.best.name == "int8"
+    assert result.best.model is not None
 
 
 def test_without_a_gain_the_original_is_the_answer(tmp_path):

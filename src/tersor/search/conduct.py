@@ -229,22 +229,26 @@ def _search(run: Run, stage: Stage) -> Result:
 
 def _frozen(run: Run, stage: Stage) -> tuple[list[Candidate], list[Candidate]]:
     """Return finalists and others: as an earlier process froze them, or chosen now from what is made now."""
-    known = _recalled(run, run.journal.names())
+    known = _recalled(run, set())
     frozen = run.journal.frozen(known)
     if frozen is not None:
         stage.made = known
         run.say("certify", "the finalists are frozen; going on with their test")
         return frozen
     _make(run, stage)
-    names = {candidate.name for candidate in stage.made}
-    stage.made += [candidate for candidate in known if candidate.name not in names]
+    # Made by an earlier process, or written down when the interruption came.
+    stage.made += _recalled(run, {candidate.name for candidate in stage.made})
     finalists, others = choose_finalists(run, measured(run, stage.made))
     run.journal.freeze(finalists, others)
     return finalists, others
 
 
-def _recalled(run: Run, names: tuple[str, ...]) -> list[Candidate]:
-    found = [run.journal.recall(name, run.task) for name in names if name != ORIGINAL]
+def _recalled(run: Run, known: set[str]) -> list[Candidate]:
+    """Return what the journal holds besides the original and the candidates that are known, if it holds models."""
+    if not run.journal.keeps_models:
+        return []
+    names = [name for name in run.journal.names() if name not in known | {ORIGINAL}]
+    found = [run.journal.recall(name, run.task) for name in names]
     return [candidate for candidate in found if candidate is not None]
 
 
