@@ -1,6 +1,6 @@
 """One step sideways where rounding everything costs too much: the sites that it hurts most stay in floating point."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tersor.errors import PlanError
@@ -10,7 +10,7 @@ from tersor.quantization.sensitivity import Cost, sensitivity
 from tersor.search.candidate import Candidate
 from tersor.search.integers import BITS, WORDS, allowed_sites, twin_of
 from tersor.search.propose import lost_by
-from tersor.search.run import Run, calibration_inputs
+from tersor.search.run import Build, Run, calibration_inputs
 
 #: Schemes that round activations too: that is where single sites hurt.
 MIXABLE = ("static", "dynamic")
@@ -20,7 +20,7 @@ _ENOUGH = 0.75
 _NAMED = 4
 
 
-def in_part(run: Run, parent: Candidate, scheme: str) -> Callable[[Candidate], Candidate]:
+def in_part(run: Run, parent: Candidate, scheme: str) -> Build:
     r"""Return how to build the integer twin of `parent` that keeps as few sites in floating point as the limit needs.
 
     Sites are ordered by the energy that rounding each alone adds to the outputs, $\lVert f_s(x) - f(x) \rVert^2$; the

@@ -24,6 +24,7 @@ from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
+from tersor.search.effort import BATCH
 from tersor.search.events import Event
 from tersor.search.harm import SAMPLES, space_of, unit_scores
 from tersor.search.run import Build, Run, counted, placed, trains
@@ -210,7 +211,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> Restored:
         rungs=("norms", "distillation") if learns else ("norms",),
         task_kind=run.task.kind,
         training=settings,
-        batch=min(128, max(1, len(train) // 4)) if learns else 128,
+        batch=min(BATCH, max(1, len(train) // 4)) if learns else BATCH,
     )
     result = recover(
         student,

@@ -73,7 +73,7 @@ class Twins:
         if scheme in MIXABLE and run.clock.left_s > 0:
             self._further(replace(job[0], name=f"{twin.name} in part", why=why), in_part(run, parent, scheme))
         if trains(run) and _affordable(run, effort):
-            epochs = max(_LEAST_PASSES, effort.epochs / 4)
+            epochs = _passes(effort)
             steps = (*twin.steps, f"train in integers for {epochs:.3g} passes")
             blank = replace(job[0], name=f"{twin.name} trained", steps=steps, why=why)
             self._further(blank, in_integers(run, parent, scheme, epochs=epochs))
@@ -86,5 +86,9 @@ class Twins:
 
 def _affordable(run: Run, effort: Effort) -> bool:
     """Whether there is time to train in integers."""
-    cost = (effort.epoch_s or 0.0) * max(_LEAST_PASSES, effort.epochs / 4)
-    return cost < run.clock.left_s / 2
+    return (effort.epoch_s or 0.0) * _passes(effort) < run.clock.left_s / 2
+
+
+def _passes(effort: Effort) -> float:
+    """Return the passes of a training in integers."""
+    return max(_LEAST_PASSES, effort.epochs / 4)
