@@ -62,14 +62,14 @@ def descend(run: Run, report: Report) -> None:
         if made.fate is Fate.FAILED and share not in lessons.hopeless:
             break
         if made.fate is Fate.FAILED:
-            ladder = ladder.after(made, share, -1.0, counted=False)
+            ladder = ladder.after(made, -1.0, counted=False)
             continue
         pair = {"float": made}
         if scheme and _pays(run, lessons, made, scheme):
             pair |= twins.of(made, (scheme,), lessons.effort)
         _learn(run, lessons, pair)
         counted = run.clock.budget_s is None
-        ladder = ladder.after(made, share, safety(run, made), counted=counted)
+        ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, scheme)
 
 

@@ -52,7 +52,7 @@ class Ladder:
         Example:
             >>> from tersor.planning.plan import Plan
             >>> ladder = Ladder((0.5, 0.2), Candidate("original", Plan()))
-            >>> ladder.next_share(), ladder.after(ladder.parent, 0.5, -3.0, counted=True).next_share()
+            >>> ladder.next_share(), ladder.after(ladder.parent, -3.0, counted=True).next_share()
             (0.5, 0.707)
         """
         if not self.missed:
@@ -65,18 +65,18 @@ class Ladder:
         share = round(self.held / _BOLDER, 3)
         return share if self.open_end and share >= _LEAST else None
 
-    def after(self, made: Candidate, share: float, safe: float, *, counted: bool) -> "Ladder":
-        """Return the ladder after a step.
+    def after(self, made: Candidate, safe: float, *, counted: bool) -> "Ladder":
+        """Return the ladder after the step to its next share.
 
         Args:
             made: the network.
-            share: its share of what could go.
             safe: how many standard errors it lies inside the limit; negative outside.
             counted: whether refinements are counted, because no budget ends them.
         """
+        share = self.next_share()
+        assert share is not None
         left = self.refinements - (counted and self.missed > 0)
         if safe > 0:
-            rest = tuple(other for other in self.shares if other < share)
-            return replace(self, shares=rest, parent=made, held=share, refinements=left)
+            return replace(self, shares=self.shares[1:], parent=made, held=share, refinements=left)
         missing = made if made.model is not None else self.missing
         return replace(self, shares=(), missed=share, missing=missing, refinements=left)
