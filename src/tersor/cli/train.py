@@ -51,6 +51,9 @@ class CourseFlags:
     average: float | None = None
     "Decay of a running mean of the weights, such as 0.999, which replaces them."
 
+    precision: str | None = None
+    "float32, bfloat16 (products of matrices), or auto: the quickest here. auto with a budget, when left out."
+
     augment: Annotated[bool, Parameter(negative=())] = False
     "Shift and flip images at random."
 
@@ -208,6 +211,7 @@ def course_of(flags: CourseFlags, display: "Display", state: Path, **more: objec
         batch=flags.batch,
         average=flags.average,
         patience=flags.patience,
+        precision=flags.precision,
         augment=shift_and_flip if flags.augment else None,
         metric=flags.metric,
         leave_out_copies=flags.leave_out_copies,

@@ -12,6 +12,9 @@ from tersor.recovery.settings import OnStep
 from tersor.recovery.team import Team
 from tersor.recovery.views import Augment
 
+#: What `Course.precision` may be.
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Course:
@@ -33,6 +36,8 @@ class Course:
         views: number of different views of a sample.
         metric: how quality is measured; inferred from the labels when left out.
         leave_out_copies: leave out of train and search what the sealed samples hold too, instead of refusing.
+        precision: `float32`; `bfloat16` for products of matrices and convolutions; or `auto`, which takes what is
+            quickest on this machine. None is `auto` with a budget, and `float32` without one or in a team.
         clip: largest norm of all gradients together.
         seed: of every random choice.
         folder: keeps the state of the run, and continues the one that it finds there.
@@ -64,6 +69,7 @@ class Course:
     views: int = 8
     metric: str | None = None
     leave_out_copies: bool = False
+    precision: str | None = None
     clip: float = 5.0
     seed: int = 0
     folder: Path | None = None
@@ -74,6 +80,8 @@ class Course:
     def __post_init__(self) -> None:
         one_of("start", self.start, STARTS)
         parse_budget(self.budget)
+        if self.precision is not None:
+            one_of("precision", self.precision, PRECISIONS)
         for name, value in (("lr", self.lr), ("batch", self.batch), ("patience", self.patience)):
             if value is not None:
                 positive(name, value)

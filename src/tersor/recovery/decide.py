@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tersor.loading.task import Split, Task
 from tersor.optimizers.auto import Rules, choose
 from tersor.optimizers.registry import RECIPES, Recipe, make_recipe
 from tersor.optimizers.situations import OWN_SCHEDULE, at_rate, portfolio, usual_recipe
+from tersor.recovery.arithmetic import PLAIN, Arithmetic, quickest
 from tersor.recovery.course import Course
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.loop import Objective, fit
@@ -34,6 +36,8 @@ _EPOCHS = 20.0
 #: Share of the time that is planned for: looks, snapshots and a busy machine take the rest.
 _PLANNED = 0.8
 _WARM, _TIMED = 3, 8
+#: Samples on which the quickest arithmetic is found.
+_TRIED = 32
 FILE = "decided.json"
 
 
@@ -44,7 +48,7 @@ class Asked:
     model: nn.Module
     task: Task
     split: Split
-    objective: Objective
+    objective_in: Callable[[Arithmetic], Objective]
     epochs: float | None
     optimizer: str | Recipe
     course: Course
@@ -69,6 +73,7 @@ class Decided:
         batch: samples per step.
         before: metric before training.
         overhead: cost of the choice, as a fraction of the steps.
+        arithmetic: how the passes compute.
     """
 
     recipe: Recipe
@@ -77,6 +82,7 @@ class Decided:
     batch: int
     before: float
     overhead: float = 0.0
+    arithmetic: Arithmetic = PLAIN
 
     @property
     def schedule(self) -> Schedule:
@@ -103,41 +109,53 @@ def decide(asked: Asked) -> Decided:
             f"{folder} holds a training that was asked for in other words. Repeat those, or take another folder."
         )
     found = dict(stored["decided"])
-    named = found.pop("recipe")
+    named, arithmetic = found.pop("recipe"), Arithmetic(**found.pop("arithmetic"))
     given = asked.optimizer
     recipe = make_recipe(named.pop("name"), **named) if isinstance(given, str) else given
-    return Decided(recipe, **found)
+    return Decided(recipe, **found, arithmetic=arithmetic)
 
 
 def _decide(asked: Asked) -> Decided:
     course, optimizer = asked.course, asked.optimizer
     batch = min(course.batch or _usual_batch(len(asked.split)), len(asked.split))
-    epochs = _length(asked, batch)
+    arithmetic = _arithmetic(asked)
+    epochs = _length(asked, batch, arithmetic)
     whole = copy.deepcopy(asked.model).eval()
     before = evaluate(asked.task.metric, whole, asked.task.search, limit=LOOKED_AT)
     if not isinstance(optimizer, str):
-        return Decided(optimizer, "it was asked for", epochs, batch, before)
+        return Decided(optimizer, "it was asked for", epochs, batch, before, arithmetic=arithmetic)
     if optimizer != "auto":
         recipe = usual_recipe(optimizer, asked.model, course.start)
         recipe = at_rate(recipe, course.lr) if course.lr else recipe
-        return Decided(recipe, "it was asked for", epochs, batch, before)
+        return Decided(recipe, "it was asked for", epochs, batch, before, arithmetic=arithmetic)
     arms = portfolio(asked.model, course.start, batch)
     if course.lr:
         usual = at_rate(arms[0], course.lr)
-        return Decided(usual, "it is the usual one for such networks", epochs, batch, before)
+        reason = "it is the usual one for such networks"
+        return Decided(usual, reason, epochs, batch, before, arithmetic=arithmetic)
     control = usual_recipe("adamw", asked.model, course.start)
     batches = Epochs(asked.split, batch, epochs, course.seed)
     choice = choose(
         asked.model,
         batches,
-        asked.objective,
+        asked.objective_in(arithmetic),
         steps=len(batches),
         probe=list(asked.task.search.batches(250, limit=_PROBED)),
         rules=Rules(arms=arms, control=control, layer_decay=course.layer_decay),
     )
     # A budget of time pays for the trials as well.
     left = epochs * (1 - choice.overhead) if course.budget is not None else epochs
-    return Decided(choice.recipe, choice.reason, left, batch, before, choice.overhead)
+    return Decided(choice.recipe, choice.reason, left, batch, before, choice.overhead, arithmetic)
+
+
+def _arithmetic(asked: Asked) -> Arithmetic:
+    """Return the arithmetic asked for, or where time counts the quickest: clocks of a team would not agree on one."""
+    course = asked.course
+    if course.precision == "bfloat16":
+        return Arithmetic(bfloat16=True)
+    if course.precision == "float32" or course.team or (course.precision is None and course.budget is None):
+        return PLAIN
+    return quickest(asked.model, next(asked.split.batches(_TRIED)).inputs)
 
 
 def _usual_batch(samples: int) -> int:
@@ -150,7 +168,7 @@ def _usual_batch(samples: int) -> int:
     return min(128, max(16, 2 ** round(math.log2(max(samples, 1) / 32))))
 
 
-def _length(asked: Asked, batch: int) -> float:
+def _length(asked: Asked, batch: int, arithmetic: Arithmetic) -> float:
     """Return the passes asked for, or as many as the time allows."""
     if asked.epochs is not None:
         positive("epochs", asked.epochs)
@@ -162,7 +180,7 @@ def _length(asked: Asked, batch: int) -> float:
     moments = [time.perf_counter()]
     settings = Settings(on_step=lambda *_: moments.append(time.perf_counter()))
     recipe = usual_recipe("adamw", asked.model, asked.course.start)
-    fit(asked.model, timed, objective=asked.objective, optimizer=recipe, settings=settings)
+    fit(asked.model, timed, objective=asked.objective_in(arithmetic), optimizer=recipe, settings=settings)
     step_s = (moments[-1] - moments[min(_WARM, len(moments) - 2)]) / max(len(moments) - 1 - _WARM, 1)
     affordable = _PLANNED * budget_s / step_s / math.ceil(len(split) / batch)
     if asked.course.team:
@@ -188,7 +206,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _write(path: Path, fingerprint: str, decided: Decided) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = {"name": _name(decided.recipe), **asdict(decided.recipe)}  # pyright: ignore[reportArgumentType] - recipes are dataclasses
-    content = {"fingerprint": fingerprint, "decided": {**vars(decided), "recipe": recipe}}
+    content = {"fingerprint": fingerprint, "decided": {**asdict(decided), "recipe": recipe}}
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(content, indent=1) + "\n")
     draft.replace(path)

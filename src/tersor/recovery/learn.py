@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tersor.loading.onnx.graph_model import refuse_graph
 from tersor.loading.task import Batch, Split, Task
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.registry import Recipe
+from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.recovery.course import Course
 from tersor.recovery.decide import LOOKED_AT, Asked, Decided, decide
 from tersor.recovery.epochs import Epochs
@@ -49,6 +51,7 @@ class Learned:
         steps: steps planned; `losses` holds those taken.
         rollbacks: how often the loss exploded and the run went back with half the learning rate.
         wall_s: time of the training in this process, in seconds.
+        arithmetic: how forward and backward passes computed.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Learned:
     steps: int
     rollbacks: int
     wall_s: float
+    arithmetic: Arithmetic = PLAIN
 
     def words(self) -> tuple[str, ...]:
         """Return the run as lines to show."""
@@ -88,6 +92,7 @@ class Learned:
     def as_json(self) -> dict[str, object]:
         """Return everything but the model as plain data."""
         values = {name: value for name, value in vars(self).items() if name not in ("model", "recipe")}
+        values["arithmetic"] = str(self.arithmetic)
         return {"version": 1, **values, "optimizer": repr(self.recipe)}
 
     def save(self, folder: str | Path) -> Path:
@@ -114,7 +119,7 @@ class Learned:
 def learn(
     model: nn.Module,
     task: Task,
-    objective: Objective,
+    objective_in: Callable[[Arithmetic], Objective],
     *,
     epochs: float | None = None,
     optimizer: str | Recipe = "auto",
@@ -125,7 +130,7 @@ def learn(
     Args:
         model: any module; not changed.
         task: splits and metric; the search split is looked at after each pass, the sealed one never.
-        objective: scalar to minimise, of (model, batch).
+        objective_in: gives the scalar to minimise, of (model, batch), computed in an arithmetic.
         epochs: passes over the training samples; with a budget of the course, whatever ends first; None takes 20.
         optimizer: name, recipe or `auto`.
         course: further dials.
@@ -146,27 +151,31 @@ def learn(
     if course.start == "compressed":
         model = copy.deepcopy(model)
         reestimate_norms(model, task.calibration.batches(128, limit=512))
-    asked = Asked(model, task, split, objective, epochs, optimizer, course)
+    asked = Asked(model, task, split, objective_in, epochs, optimizer, course)
     decided = decide(asked)
+    if decided.arithmetic != PLAIN:
+        course.told(f"passes compute in {decided.arithmetic}")
     course.told(f"{decided.recipe!r}, batch {decided.batch}, {decided.epochs:.3g} passes: {decided.reason}")
     if course.head_epochs:
-        asked = replace(asked, model=_probed(asked, decided.batch))
+        asked = replace(asked, model=_probed(asked, decided))
     return _learned(asked, decided)
 
 
-def _probed(asked: Asked, batch: int) -> nn.Module:
+def _probed(asked: Asked, decided: Decided) -> nn.Module:
     """Return the model after its last layer alone was trained, on features as they are in use."""
     course, model = asked.course, copy.deepcopy(asked.model)
     head, wanted = head_of(model, asked.task.inputs), [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
     model.get_submodule(head).requires_grad_(True)
 
+    objective = asked.objective_in(decided.arithmetic)
+
     def fixed(module: nn.Module, part: Batch) -> Tensor:
         module.eval()
-        return asked.objective(module, part)
+        return objective(module, part)
 
     course.told(f"the last layer, {head!r}, alone; passes: {course.head_epochs:g}")
-    batches = Epochs(asked.split, batch, course.head_epochs, course.seed + 1)
+    batches = Epochs(asked.split, decided.batch, course.head_epochs, course.seed + 1)
     settings = replace(_settings(course, "head", len(batches)), in_place=True)
     fit(model, batches, objective=fixed, optimizer=AdamW(lr=3e-3), settings=settings)
     for parameter, required in zip(model.parameters(), wanted, strict=True):
@@ -186,7 +195,7 @@ def _learned(asked: Asked, decided: Decided) -> Learned:
     done = fit(
         asked.model,
         batches,
-        objective=asked.objective,
+        objective=asked.objective_in(decided.arithmetic),
         optimizer=decided.recipe,
         schedule=decided.schedule,
         settings=settings,
@@ -207,6 +216,7 @@ def _learned(asked: Asked, decided: Decided) -> Learned:
         steps=len(batches),
         rollbacks=done.rollbacks,
         wall_s=done.wall_s,
+        arithmetic=decided.arithmetic,
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tersor.errors import ArgumentError, DataError, DivergedError
-from tersor.loading.inputs import batch_size, call, main_output
+from tersor.loading.inputs import batch_size
 from tersor.loading.task import Batch
 from tersor.optimizers.groups import parameter_groups
 from tersor.optimizers.registry import Recipe
@@ -87,13 +87,14 @@ def train(
         >>> trained.losses[-1] < 0.01
         True
     """
+    arithmetic = (settings or Settings()).arithmetic
 
     def objective(module: nn.Module, batch: Batch) -> Tensor:
         if batch.target is None:
             raise DataError(
                 "This loss compares with labels and the batch has none. Pass labels, or use `recover`."
             )
-        output = main_output(call(module, batch.inputs))
+        output = arithmetic.output(module, batch.inputs)
         return loss(output, batch.target.to(output.device))
 
     return fit(model, batches, objective=objective, optimizer=optimizer, schedule=schedule, settings=settings)

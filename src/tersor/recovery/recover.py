@@ -290,21 +290,27 @@ def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
 
 def _objective(situation: Situation) -> Objective:
     """Imitate the teacher itself for one pass over new views; a cache where outputs are asked for again."""
-    ladder, split, teacher = situation.ladder, situation.split, live(situation.teacher)
-    views = ladder.views if ladder.augment else 1
+    ladder, split, way = situation.ladder, situation.split, situation.ladder.training.arithmetic
+    teacher, views = live(situation.teacher, way), ladder.views if ladder.augment else 1
     if situation.epochs <= views and ladder.cache is None:
-        return imitation(teacher, situation.loss)
+        return imitation(teacher, situation.loss, way)
     loss = situation.loss
     if situation.draws:
         teacher, loss = drawn(teacher, seed=ladder.training.seed), SampledCrossEntropy()
     key = fingerprint(
-        situation.teacher, split.name, len(split), identity(ladder.augment), views, ladder.training.seed
+        situation.teacher,
+        split.name,
+        len(split),
+        identity(ladder.augment),
+        views,
+        ladder.training.seed,
+        str(way),
     )
     team, folder = ladder.training.team, ladder.cache
     if folder and team:
         folder = folder / str(team.index)
     cache = TeacherCache(teacher, views * len(split), folder=folder, key=key, most_bytes=ladder.cache_bytes)
-    return imitation(cache, loss)
+    return imitation(cache, loss, way)
 
 
 def _decide(model: nn.Module, situation: Situation) -> Decision:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tersor._check import positive
 from tersor.errors import ArgumentError
+from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.recovery.team import Team
 from tersor.recovery.watch import Watch
 
@@ -32,6 +33,7 @@ class Settings:
         watch: looks at the model now and then, keeps the best and ends a run that no longer improves.
         layer_decay: factor on the learning rate from each level of layers to the one below it, in (0, 1].
         team: divides each batch among processes; None trains in this one.
+        arithmetic: how forward and backward passes compute; `quickest` measures what this machine is best at.
         on_step: called with (step, steps, loss) after each step; progress bars live outside.
 
     Raises:
@@ -53,6 +55,7 @@ class Settings:
     watch: Watch | None = None
     layer_decay: float = 1.0
     team: Team | None = None
+    arithmetic: Arithmetic = PLAIN
     on_step: OnStep | None = None
 
     def __post_init__(self) -> None:

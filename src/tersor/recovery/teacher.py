@@ -6,8 +6,8 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from tersor.distillation.rules import Loss
-from tersor.loading.inputs import call, main_output
 from tersor.loading.task import Batch
+from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.recovery.loop import Objective
 from tersor.recovery.norms import evaluating, on_device
 
@@ -15,7 +15,7 @@ from tersor.recovery.norms import evaluating, on_device
 Teacher: TypeAlias = Callable[[Batch], Tensor]
 
 
-def live(teacher: nn.Module) -> Teacher:
+def live(teacher: nn.Module, arithmetic: Arithmetic = PLAIN) -> Teacher:
     """Return the teacher as a function that runs it on every batch.
 
     Example:
@@ -26,17 +26,17 @@ def live(teacher: nn.Module) -> Teacher:
 
     def answer(batch: Batch) -> Tensor:
         with evaluating(teacher):
-            return main_output(call(teacher, on_device(teacher, batch.inputs)))
+            return arithmetic.output(teacher, on_device(teacher, batch.inputs))
 
     return answer
 
 
-def imitation(teacher: Teacher, loss: Loss) -> Objective:
+def imitation(teacher: Teacher, loss: Loss, arithmetic: Arithmetic = PLAIN) -> Objective:
     """Return the objective that makes a student answer like `teacher`."""
 
     def objective(student: nn.Module, batch: Batch) -> Tensor:
         wanted = teacher(batch)
-        output = main_output(call(student, batch.inputs))
+        output = arithmetic.output(student, batch.inputs)
         target = None if batch.target is None else batch.target.to(output.device)
         return loss(output, wanted.to(output.device), target)
 

@@ -15,9 +15,11 @@ from tersor.loading.losses import Loss
 from tersor.loading.split import Shares
 from tersor.loading.task import Batch, Task
 from tersor.optimizers.registry import Recipe
+from tersor.recovery.arithmetic import Arithmetic
 from tersor.recovery.cache import TeacherCache, drawn, fingerprint, wants_draws
 from tersor.recovery.course import Course
 from tersor.recovery.learn import Learned, learn
+from tersor.recovery.loop import Objective
 from tersor.recovery.norms import evaluating, on_device
 from tersor.recovery.teacher import Teacher, imitation, live
 from tersor.recovery.views import identity
@@ -70,15 +72,18 @@ def train(
         )
     wanted = task.loss
 
-    def objective(module: nn.Module, batch: Batch) -> Tensor:
-        output = main_output(call(module, batch.inputs))
-        assert batch.target is not None
-        return wanted(output, batch.target.to(output.device))
+    def objective_in(arithmetic: Arithmetic) -> Objective:
+        def objective(module: nn.Module, batch: Batch) -> Tensor:
+            output = arithmetic.output(module, batch.inputs)
+            assert batch.target is not None
+            return wanted(output, batch.target.to(output.device))
+
+        return objective
 
     return learn(
         model,
         task,
-        objective,
+        objective_in,
         epochs=epochs,
         optimizer=optimizer,
         course=course,
@@ -126,11 +131,11 @@ def distill(
     if loss is None and wants_draws(task.kind, wanted):
         answer, chosen = drawn(answer, seed=course.seed), SampledCrossEntropy()
     course.told(f"the student imitates the teacher by {chosen!r}")
-    objective = imitation(_kept(answer, task, epochs, course), chosen)
+    kept = _kept(answer, task, epochs, course)
     return learn(
         student,
         task,
-        objective,
+        lambda arithmetic: imitation(kept, chosen, arithmetic),
         epochs=epochs,
         optimizer=optimizer,
         course=course,

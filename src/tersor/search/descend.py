@@ -9,8 +9,9 @@ from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left, anatomy
 from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
+from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
-from tersor.search.effort import BATCH, FREE, plan_effort
+from tersor.search.effort import BATCH, FREE, plan_effort, quickest_for
 from tersor.search.finalists import safety
 from tersor.search.integers import schemes_for
 from tersor.search.ladder import Ladder
@@ -50,7 +51,8 @@ def descend(run: Run, report: Report) -> None:
     _learn(run, lessons, {"float": origin, **made_first})
     scheme = _best_scheme(run, lessons, made_first)
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
-    lessons.effort = plan_effort(run.task, run.clock)
+    run = _hastened(run)
+    lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
     while (share := ladder.next_share()) is not None:
@@ -71,6 +73,16 @@ def descend(run: Run, report: Report) -> None:
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, scheme)
+
+
+def _hastened(run: Run) -> Run:
+    """Return the run with the arithmetic in which its trainings are quickest here."""
+    if not trains(run):
+        return run
+    arithmetic = quickest_for(run.task, run.clock)
+    if arithmetic != PLAIN:
+        run.say("training", f"in {arithmetic}: the quickest here")
+    return replace(run, arithmetic=arithmetic)
 
 
 def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str | None) -> None:

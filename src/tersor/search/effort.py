@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tersor.loading.inputs import call, main_output
 from tersor.loading.task import Task
+from tersor.recovery.arithmetic import PLAIN, Arithmetic, quickest
 from tersor.search.clock import Clock
 
 #: Shares of what could go at the goal that are tried, mild to bold.
@@ -70,13 +70,20 @@ def _cost(share: float) -> float:
 FREE = Effort((1.0,), None, 0.0)
 
 
-def plan_effort(task: Task, clock: Clock) -> Effort:
+def quickest_for(task: Task, clock: Clock) -> Arithmetic:
+    """Return how trainings compute: as is quickest here where time counts, else the same way everywhere."""
+    if clock.budget_s is None or not len(task.train):
+        return PLAIN
+    return quickest(task.model, next(task.train.batches(BATCH)).inputs)
+
+
+def plan_effort(task: Task, clock: Clock, arithmetic: Arithmetic = PLAIN) -> Effort:
     """Return the schedule for this task: fixed without a budget, measured with one."""
     steps = max(1, -(-len(task.train) // BATCH))
     epochs = min(20.0, max(1.0, _STEPS / steps))
     if clock.budget_s is None or not len(task.train):
         return Effort(FINE, None, epochs)
-    epoch_s = steps * _step_s(task)
+    epoch_s = steps * _step_s(task, arithmetic)
     return Effort(_shares_for(clock.left_s, epoch_s), epoch_s, epochs)
 
 
@@ -92,15 +99,15 @@ def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
     return FINE if left_s > max(_ROOMY * _STEP_S, 3 * epoch_s) else COARSE
 
 
-def _step_s(task: Task) -> float:
+def _step_s(task: Task, arithmetic: Arithmetic) -> float:
     """Return the time of one training step of the original with a forward pass of the teacher, in seconds."""
     model = copy.deepcopy(task.model).train()
     batch = next(task.train.batches(BATCH))
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        main_output(call(model, batch.inputs)).square().mean().backward()
+        arithmetic.output(model, batch.inputs).square().mean().backward()
         with torch.no_grad():
-            call(task.model, batch.inputs)
+            arithmetic.output(task.model, batch.inputs)
         times.append(time.perf_counter() - start)
     return min(times)

@@ -18,6 +18,7 @@ from tersor.loading.inputs import Inputs
 from tersor.loading.task import Task
 from tersor.measurement.quality import evaluate
 from tersor.measurement.result import Comparison
+from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
@@ -72,6 +73,7 @@ class Run:
         floor: worst quality that is allowed.
         ending: what the end of the search will take.
         executor: where the model work of candidates is done.
+        arithmetic: how trainings of networks in floating point compute.
     """
 
     task: Task
@@ -85,6 +87,7 @@ class Run:
     floor: float
     ending: Ending = field(default_factory=Ending)
     executor: Executor = field(default_factory=Local, repr=False)
+    arithmetic: Arithmetic = PLAIN
 
     def __getstate__(self) -> dict[str, object]:
         # What travels to a worker does its work there, and has nobody to tell.

@@ -20,6 +20,7 @@ from tersor.planning.plan import Cut, Drop, Factorize, Plan
 from tersor.planning.space import CUT, DROP, RANK, Design, Space
 from tersor.pruning.compensate import compensate
 from tersor.pruning.select import keep_highest
+from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import live
@@ -196,7 +197,9 @@ def _loss(task: Task) -> Loss:
     return with_labels(loss_for(live(task.model)(batch), batch.target, task.kind), task.loss)
 
 
-def restore(run: Run, student: nn.Module, epochs: float, name: str) -> Restored:
+def restore(
+    run: Run, student: nn.Module, epochs: float, name: str, arithmetic: Arithmetic = PLAIN
+) -> Restored:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
     Without training samples only statistics are re-estimated, on the calibration split.
@@ -205,6 +208,7 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> Restored:
     learns = epochs > 0 and trains(run)
     settings = Settings(
         seed=run.request.seed,
+        arithmetic=arithmetic,
         on_step=lambda step, steps, _: run.request.listen(Event("training", name, step, steps)),
     )
     ladder = Ladder(
@@ -227,5 +231,8 @@ def restore(run: Run, student: nn.Module, epochs: float, name: str) -> Restored:
 def restored(
     run: Run, students: Sequence[nn.Module], epochs: float, name: str
 ) -> list[Callable[[], Restored]]:
-    """Begin `restore` for each of `students` wherever the search does its work; return how to wait for each."""
-    return placed(run, [partial(restore, run, student, epochs, name) for student in students])
+    """Begin `restore` for each of `students`, networks in floating point, wherever the search does its work.
+
+    Returns how to wait for each.
+    """
+    return placed(run, [partial(restore, run, student, epochs, name, run.arithmetic) for student in students])
