@@ -141,7 +141,7 @@ def _step_down(
     parent = ladder.parent
     kinds = [kind for kind in SHRINKING if kind in run.request.methods]
     blank = Candidate(
-        name=f"{kinds[0] if len(kinds) == 1 else 'joint'} {1 - share:.0%}",
+        name=f"{kinds[0] if len(kinds) == 1 else 'joint'} {100 * (1 - share):.3g}%",
         plan=Plan(),
         why=f"the next step down from {parent.name}",
     )
@@ -172,7 +172,7 @@ def _step_down(
 
     def steps(chosen: Proposal, epochs: float) -> tuple[str, ...]:
         start = () if parent is run.base else (f"start from {parent.name}",)
-        less = f"{chosen.words}, the least harm for {1 - share:.0%} of the {run.request.goal} that could go"
+        less = f"{chosen.words}, the least harm for {100 * (1 - share):.3g}% of the {run.request.goal} that could go"
         teachers = "the original and labels" if learns_labels(run.task, epochs) else "the original"
         distil = f"distil from {teachers} for {epochs:.3g} passes"
         return (*start, less, distil if trains(run) else "re-estimate statistics")

@@ -14,6 +14,9 @@ from tersor.search.clock import Clock
 FINE = (0.55, 0.3, 0.15, 0.05)
 COARSE = (0.5, 0.2, 0.06)
 BOLD = (0.2,)
+#: Where the time is for few passes over the training samples in all: a bold step would not come back.
+MILD = (0.7, 0.5, 0.35)
+_FEW_PASSES = 12.0
 #: What a step takes besides its training, in seconds, and for how many of them few or many steps are planned.
 _STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
@@ -88,15 +91,17 @@ def plan_effort(task: Task, clock: Clock, arithmetic: Arithmetic = PLAIN) -> Eff
 
 
 def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
-    """Return steps that leave time to train: the fewer seconds, the sooner a bold one.
+    """Return steps that leave time to train: the fewer seconds, the sooner a bold one; the fewer passes, the milder.
 
     Example:
-        >>> _shares_for(80.0, 0.1), _shares_for(150.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 400.0)
-        ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.5, 0.2, 0.06))
+        >>> _shares_for(80.0, 0.1), _shares_for(150.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 90.0)
+        ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.7, 0.5, 0.35))
     """
+    if _TRAINING_SHARE * left_s < _FEW_PASSES * epoch_s:
+        return MILD
     if left_s < _TIGHT * _STEP_S:
         return BOLD
-    return FINE if left_s > max(_ROOMY * _STEP_S, 3 * epoch_s) else COARSE
+    return FINE if left_s > _ROOMY * _STEP_S else COARSE
 
 
 def _step_s(task: Task, arithmetic: Arithmetic) -> float:
