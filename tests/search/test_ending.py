@@ -32,6 +32,15 @@ def test_the_reserve_is_what_the_end_takes_and_grows_with_the_files(launch_s, se
     assert ending.total_s(PACES[-1], files + 1) > ending.total_s(PACES[-1], files)
 
 
+@given(SECONDS, st.floats(0.01, 60.0), st.integers(1, 8), st.integers(3, 40))
+def test_the_finalists_that_time_is_kept_for_can_always_be_tested(launch_s, sealed_s, most, files):
+    ending = Ending(launch_s, sealed_s)
+    left_s = ending.total_s(PACES[-1], files) - 1.2 * ending.measuring_s(PACES[-1], files)
+    fit = ending.finalists(left_s + 1e-6, most)
+    assert min(most, 3) <= fit <= most
+    assert ending.finalists(2 * left_s, most) >= fit
+
+
 def test_candidates_get_what_the_end_does_not_need():
     clock = Clock(100.0)
     clock.reserve_s = 40.0

@@ -17,6 +17,8 @@ from tersor.measurement.quality import Quality
 from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan
 from tersor.search.candidate import Candidate
+from tersor.search.clock import Clock
+from tersor.search.ending import Ending
 from tersor.search.finalists import better, choose_finalists, judge, safety, shortcoming
 from tersor.search.limits import Limits
 from tersor.search.outcome import Fate
@@ -58,6 +60,8 @@ def run():
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY, certification=range(1000)),
+        ending=Ending(),
+        clock=Clock(),
         request=SimpleNamespace(
             goal="latency", limits=Limits(), targets=("onnxruntime",), confidence=0.95, seed=0
         ),
@@ -168,6 +172,8 @@ def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
         base=Candidate("original", Plan(), quality=quality(950), macs=1000),
         margin=0.02,
         task=SimpleNamespace(metric=ACCURACY, certification=range(1000)),
+        ending=Ending(),
+        clock=Clock(),
         request=SimpleNamespace(
             goal="latency", limits=Limits(), targets=("onnxruntime",), confidence=0.95, seed=0
         ),

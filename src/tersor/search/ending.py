@@ -6,6 +6,8 @@ from dataclasses import dataclass
 _WARMUP_S = 0.3
 #: Share of the budget that the end may take where there is a choice, and what is added for a busy machine.
 _SHARE, _SLACK = 0.22, 1.2
+#: Files for whose test on the sealed samples time is kept; more are tested only where there happens to be time.
+_TESTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,26 @@ class Ending:
         """Return the seconds in which the answer is measured and the folder written."""
         return pace.looks * 2 * (self.launch_s + _WARMUP_S) + pace.look_s + self.report_s
 
+    @property
+    def test_s(self) -> float:
+        """Seconds in which one file is run over the sealed samples."""
+        return self.launch_s + self.sealed_s
+
+    def finalists(self, left_s: float, most: int) -> int:
+        """Return how many files, at most `most`, can be tested and the best of them reported within `left_s`.
+
+        Example:
+            >>> slow = Ending(launch_s=1.0, sealed_s=25.0)
+            >>> slow.finalists(100.0, 8), slow.finalists(200.0, 8), slow.finalists(float("inf"), 8)
+            (3, 4, 8)
+        """
+        free_s = left_s / _SLACK - self.closing_s(PACES[-1]) - self.test_s
+        return most if free_s >= most * self.test_s else min(most, max(_TESTED, int(free_s / self.test_s)))
+
     def total_s(self, pace: Pace, files: int) -> float:
         """Return the seconds from the last candidate to the end, with some slack."""
-        sealed = (min(files, 8) + 1) * (self.launch_s + self.sealed_s)
-        return _SLACK * (self.measuring_s(pace, files) + sealed + self.closing_s(pace))
+        tests = (min(files, _TESTED) + 1) * self.test_s
+        return _SLACK * (self.measuring_s(pace, files) + tests + self.closing_s(pace))
 
     def reserve_s(self, budget_s: float, files: int) -> float:
         """Return what to keep of a budget: for a careful end if that is a small part of it, else for a quick one."""

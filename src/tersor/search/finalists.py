@@ -143,7 +143,8 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
     The less was taken away, the safer a candidate is before any data is seen; that order holds unless the search data
     speak clearly against it. Each finalist is better at the goal than all before it, so that the last one that passes
     is the answer. As the first refusal ends the test, only those go before it that are expected to help: of a metric
-    with scores, the sequence of the largest expected gain; else, of more than eight, the safest and the boldest seven.
+    with scores, the sequence of the largest expected gain; else, of more than eight, or than there is time for, the
+    safest and the boldest others.
     """
     judged = [judge(run, candidate) for candidate in candidates]
     others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]
@@ -176,7 +177,7 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
 
 def _sequence(run: Run, finalists: Sequence[Candidate]) -> list[Candidate]:
     """Return those that go before the sealed data, in their order."""
-    most = MOST_FINALISTS // len(run.request.targets)
+    most = run.ending.finalists(run.clock.remaining_s, MOST_FINALISTS // len(run.request.targets))
     base = run.base.quality
     gains = [0.0 if (found := gain(run, c)) is None else found.value for c in finalists]
     scores = [c.quality.scores for c in finalists if c.quality is not None and c.quality.scores is not None]
