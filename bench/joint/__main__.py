@@ -1,6 +1,6 @@
 """`python -m bench.joint [ROW | ROW/PART ...]`: every contender at equal budget; writes results/joint.{json,md}.
 
-Rows: cnn, mlp (digits), cifar10 (skipped where the data is missing). Parts: the contenders, such as `cnn/joint`, and
+Rows: cnn, mlp (digits), cifar10 and minilm (skipped where the data or the trained network is missing). Parts: the contenders, such as `cnn/joint`, and
 `latency`. What is not named keeps its last results.
 """
 
@@ -67,7 +67,7 @@ def main(names: list[str]) -> int:
         row_name, _, part = name.partition("/")
         row = ROWS[row_name]()
         if row is None:
-            print(f"skipped {name}: its data is not beside the repository")
+            print(f"skipped {name}: its data or trained network is missing")
             continue
         found = results["rows"].setdefault(row_name, {"finishes": {}, "latency": {}})
         found |= {"name": row.name, "budget": row.budget}

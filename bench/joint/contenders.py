@@ -8,12 +8,13 @@ from pathlib import Path
 from bench._events import tell
 from bench.joint.rows import Row
 from tersor.exporting.export import export, open_artefact
-from tersor.loading.build import build_task
 from tersor.loading.limit import parse_budget, parse_drop
 from tersor.measurement.measure import compare
 from tersor.measurement.quality import evaluate
 from tersor.quantization.quantize import quantize
+from tersor.recovery.arithmetic import quickest
 from tersor.recovery.recover import Ladder, recover
+from tersor.recovery.settings import Settings
 from tersor.search.optimize import optimize
 from tersor.search.verbs import prune
 
@@ -64,6 +65,7 @@ def search(row: Row, contender: str) -> Finish:
             max_drop=row.max_drop,
             budget=row.budget,
             methods=SEARCHES[contender],
+            leave_out_copies=row.shares.leave_out_copies,
             ledger=Path(folder) / "ledger.jsonl",
             on_event=tell,
         )
@@ -92,14 +94,15 @@ def search(row: Row, contender: str) -> Finish:
 def sequence(row: Row, ratio: float = 0.5) -> Finish:
     """Prune half of the multiply-adds, distil for the time there is, round to integers: once, in this order."""
     began = time.monotonic()
-    task = build_task(row.model, row.data, seed=0).task
+    task = row.task()
     budget_s = 0.75 * parse_budget(row.budget)
     evidence = list(task.train.batches(32, shuffle=0, limit=256))
     cut = prune(
         task.model, task.inputs, ratio=ratio, criterion="fisher", batches=evidence, loss=task.loss
     ).model
     start = time.monotonic()
-    ladder = Ladder(rungs=("norms", "distillation"), task_kind=task.kind, batch=128)
+    training = Settings(arithmetic=quickest(task.model, next(task.train.batches(128)).inputs))
+    ladder = Ladder(rungs=("norms", "distillation"), task_kind=task.kind, batch=128, training=training)
     recover(cut, task.model, task.train, epochs=0.25, ladder=ladder)
     quarter_s = time.monotonic() - start
     left_s = budget_s - (time.monotonic() - began)

@@ -11,7 +11,6 @@ from bench.joint.rows import Row
 from tersor.errors import MeasurementError
 from tersor.exporting.export import export
 from tersor.graph.trace import trace
-from tersor.loading.build import build_task
 from tersor.measurement.measure import measure_all
 from tersor.planning.cost_model import features, fit
 from tersor.planning.space import CUT
@@ -47,7 +46,7 @@ class Errors:
 
 def predict(row: Row, precision: str) -> Errors:
     """Time thinned copies of one file, fit to the first part of them, and predict the rest."""
-    task = build_task(row.model, row.data, seed=0).task
+    task = row.task()
     graph = trace(task.model, task.inputs)
     zeros = {group.name: torch.zeros(group.size) for group in graph.groups if group.prunable}
     space = space_of(task, task.model, graph, zeros, (), (CUT,))

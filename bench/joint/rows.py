@@ -1,7 +1,7 @@
 """The networks and data of the benchmark, one function a row; None where the data is missing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,6 +9,9 @@ from torch import nn
 
 from tersor.cli.demo import trained
 from tersor.cli.digits import split_digits
+from tersor.loading.build import build_task
+from tersor.loading.split import Shares
+from tersor.loading.task import Task
 from tersor.search.events import silent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +28,7 @@ class Row:
         data: splits, as `tersor.optimize` takes them.
         max_drop: the limit.
         budget: time of each contender.
+        shares: how the data is divided where it is not, and what is left out of it.
     """
 
     name: str
@@ -32,6 +36,11 @@ class Row:
     data: dict
     max_drop: str
     budget: str
+    shares: Shares = field(default_factory=Shares)
+
+    def task(self) -> Task:
+        """Return the task, as a search makes it of the row."""
+        return build_task(self.model, self.data, shares=self.shares, seed=0).task
 
 
 def digits(kind: str) -> Row:
@@ -55,10 +64,25 @@ def cifar10() -> Row | None:
     return Row("resnet20 cifar10", model.eval(), splits(), "1%", "10m")
 
 
+def minilm() -> Row | None:
+    """Return MiniLM-L6 on SST-2, trained as bench/bases says into bench/cache/bases/minilm."""
+    weights = Path(__file__).resolve().parents[1] / "cache" / "bases" / "minilm" / "model.safetensors"
+    if not weights.exists():
+        return None
+    from safetensors.torch import load_file
+
+    from examples.text.sst2 import build, splits
+
+    model = build()
+    model.load_state_dict(load_file(weights))
+    return Row("MiniLM SST-2", model.eval(), splits(), "2%", "20m", Shares(leave_out_copies=True))
+
+
 ROWS: dict[str, Callable[[], Row | None]] = {
     "cnn": lambda: digits("cnn"),
     "mlp": lambda: digits("mlp"),
     "cifar10": cifar10,
+    "minilm": minilm,
 }
 
 
