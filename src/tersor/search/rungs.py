@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from tersor.errors import TersorError
+from tersor.search.effort import BATCH
 from tersor.search.propose import Proposal, lost_by
 from tersor.search.run import Run, trains
 from tersor.search.shrink import restored
@@ -15,9 +16,9 @@ from tersor.search.shrink import restored
 FINALISTS, SHORT = 3, 0.1
 #: A short training of fewer passes tells nothing; more are not needed to rank.
 _LEAST_EPOCHS, _MOST_EPOCHS = 0.3, 4.0
-#: Trainings of as many passes are not judged by their start; others are given up where the model loses this many times
+#: Trainings of as many steps are not judged by their start; others are given up where the model loses this many times
 #: the margin.
-_LONG, HOPELESS = 8.0, 12.0
+_LONG, HOPELESS = 100.0, 12.0
 
 
 def climb(
@@ -71,13 +72,14 @@ def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
     Raises:
         TooBold: if it loses more than `HOPELESS` times the margin on the search data.
     """
-    if epochs >= _LONG or run.clock.budget_s is None:
+    steps = epochs * len(run.task.train) / BATCH
+    if steps >= _LONG or run.clock.budget_s is None:
         return
     lost = lost_by(run, model)
     if lost > HOPELESS * run.margin:
         raise TooBold(
-            f"before training it loses {lost:.4f}, more than {HOPELESS:g} times what is allowed, and {epochs:.2g} "
-            "passes do not bring that back; a milder one is tried instead"
+            f"before training it loses {lost:.4f}, more than {HOPELESS:g} times what is allowed, and {steps:.0f} "
+            "steps do not bring that back; a milder one is tried instead"
         )
 
 
