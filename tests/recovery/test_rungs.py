@@ -183,6 +183,20 @@ def test_ids_that_do_not_stand_for_one_sample_are_noticed():
     assert answer.item() == 3.0
 
 
+def test_the_teacher_is_asked_for_the_new_samples_of_a_batch_only():
+    asked = []
+
+    def teacher(batch):
+        asked.append(batch.ids)
+        return 2 * batch.inputs[0]
+
+    cache, x = TeacherCache(teacher, 10), torch.arange(4.0)[:, None]
+    cache(Batch((x[:2],), None, (0, 1)))
+    mixed = cache(Batch((x[[3, 1, 2]],), None, (3, 1, 2)))
+    assert mixed.flatten().tolist() == [6.0, 2.0, 4.0]
+    assert asked == [(0, 1), (3, 2)]
+
+
 def test_a_full_cache_still_answers():
     cache = TeacherCache(lambda b: b.inputs[0], 1)
     for sample in range(3):

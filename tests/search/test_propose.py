@@ -21,6 +21,7 @@ from tersor.search.clock import Clock
 from tersor.search.effort import BATCH
 from tersor.search.executors import Local
 from tersor.search.harm import space_of, unit_scores
+from tersor.search.journal import Journal
 from tersor.search.limits import Limits
 from tersor.search.prices import Prices
 from tersor.search.propose import Lessons, judge_of, propose
@@ -45,7 +46,7 @@ def make_network():
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(tmp_path_factory):
     network = make_network()
     x = torch.randn(600, 16, generator=torch.Generator().manual_seed(1))
     y = network(x).argmax(1)
@@ -69,6 +70,7 @@ def run():
         clock=Clock(),
         arithmetic=PLAIN,
         executor=Local(),
+        journal=Journal(tmp_path_factory.mktemp("search")),
         say=lambda *words: said.append(words),
         said=said,
         margin=0.01,

@@ -89,12 +89,14 @@ class TeacherCache:
         return self._read(batch.ids)
 
     def _completed(self, batch: Batch, new: list[int]) -> Tensor:
-        """Return answers of which the teacher gives the new ones; of a full memory it is asked for no others."""
-        if len(new) == len(batch.ids) or len(self._rows) < self._capacity:
-            answer = self._teacher(batch)
-            return self._read(batch.ids) if self._store(batch.ids, answer) else answer
-        answer = _plain(self._teacher(_part(batch, new)))
-        old = [index for index in range(len(batch.ids)) if index not in set(new)]
+        """Return answers of which the teacher is asked for the new ones."""
+        part = batch if len(new) == len(batch.ids) else _part(batch, new)
+        answer = self._teacher(part)
+        if self._store(part.ids, answer):
+            return self._read(batch.ids)
+        if part is batch:
+            return answer
+        answer, old = _plain(answer), [index for index in range(len(batch.ids)) if index not in set(new)]
         stored = self._read([batch.ids[index] for index in old])
         if stored.shape[1:] != answer.shape[1:]:
             return self._teacher(batch)

@@ -33,7 +33,7 @@ from tersor.search.executors import EXECUTORS
 from tersor.search.finalists import choose_finalists
 from tersor.search.graphs import check_methods, make_from_graph
 from tersor.search.interim import SEARCH, Interim
-from tersor.search.journal import FROZEN, Journal
+from tersor.search.journal import FROZEN, TEACHER, Journal
 from tersor.search.log import LOG, Log
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.request import Options, Request, check_leave
@@ -236,6 +236,7 @@ def _frozen(run: Run, stage: Stage) -> tuple[list[Candidate], list[Candidate]]:
         run.say("certify", "the finalists are frozen; going on with their test")
         return frozen
     _make(run, stage)
+    shutil.rmtree(run.journal.folder / TEACHER, ignore_errors=True)
     # Made by an earlier process, or written down when the interruption came.
     stage.made += _recalled(run, {candidate.name for candidate in stage.made})
     finalists, others = choose_finalists(run, measured(run, stage.made))

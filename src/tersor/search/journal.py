@@ -26,6 +26,8 @@ from tersor.search.stored import (
 
 #: Files of the folder of a search.
 FROZEN, CARD, STARTS = "finalists.json", "candidate.json", "starts"
+#: Folder of what the original answered, which recoveries share; removed when no more candidates are made.
+TEACHER = "teacher"
 #: A candidate whose making ended the process this often is not made again.
 _MOST_DEATHS = 2
 #: A measurement from too few turns has an interval without an end; by default pydantic writes null for it.

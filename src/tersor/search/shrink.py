@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -27,7 +28,9 @@ from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
 from tersor.search.effort import BATCH
 from tersor.search.events import Event
+from tersor.search.executors import Local
 from tersor.search.harm import SAMPLES, space_of, unit_scores
+from tersor.search.journal import TEACHER
 from tersor.search.run import Build, Run, counted, placed, trains
 from tersor.surgery.apply import apply, close
 from tersor.surgery.verify import heal
@@ -198,11 +201,17 @@ def _loss(task: Task) -> Loss:
 
 
 def restore(
-    run: Run, student: nn.Module, epochs: float, name: str, arithmetic: Arithmetic = PLAIN
+    run: Run,
+    student: nn.Module,
+    epochs: float,
+    name: str,
+    arithmetic: Arithmetic = PLAIN,
+    memory: Path | None = None,
 ) -> Restored:
     """Return `student` after recovery with the original as teacher, and the loss of each step.
 
-    Without training samples only statistics are re-estimated, on the calibration split.
+    Without training samples only statistics are re-estimated, on the calibration split. A `memory` keeps what the
+    teacher answered from one recovery to the next.
     """
     train = run.task.train
     learns = epochs > 0 and trains(run)
@@ -216,6 +225,7 @@ def restore(
         task_kind=run.task.kind,
         training=settings,
         batch=min(BATCH, max(1, len(train) // 4)) if learns else BATCH,
+        cache=memory if learns else None,
     )
     result = recover(
         student,
@@ -235,4 +245,8 @@ def restored(
 
     Returns how to wait for each.
     """
-    return placed(run, [partial(restore, run, student, epochs, name, run.arithmetic) for student in students])
+    # Another machine has no such folder.
+    memory = run.journal.folder / TEACHER if isinstance(run.executor, Local) else None
+    return placed(
+        run, [partial(restore, run, student, epochs, name, run.arithmetic, memory) for student in students]
+    )
