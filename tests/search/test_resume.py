@@ -93,6 +93,7 @@ def test_a_killed_search_leaves_the_best_so_far_and_goes_on_to_a_certificate(pla
     assert verify(out).verdict is Verdict.VERIFIED
     assert find_faults(out) == ()
     assert json.loads((out / "tersor.json").read_text())["outcome"] == "improved"
+    assert not (out / "search" / "teacher").exists()
     log = (out / "log.txt").read_text()
     assert "int8: tried because" in log
     assert tomllib.loads((out / "config.toml").read_text())["optimize"]["goal"] == "size"
