@@ -1,7 +1,9 @@
 """How the passes of a training compute: in float32 throughout, or quicker where this machine shows that it is."""
 
 import copy
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,22 +103,28 @@ def _ways(model: nn.Module) -> list[Arithmetic]:
     ]
 
 
-def _agrees(model: nn.Module, inputs: Inputs, way: Arithmetic, wanted: Tensor) -> bool:
+def _agrees(model: nn.Module, inputs: Inputs, way: Arithmetic, wanted: Sequence[Tensor]) -> bool:
     try:
         found = _gradient(model, inputs, way)
-    except (
-        RuntimeError
-    ):  # such as a `view` that only fits one layout, or an operation without a bfloat16 kernel
+    except RuntimeError:  # such as a `view` that fits one layout only, or no kernel for bfloat16
         return False
-    return bool(nn.functional.cosine_similarity(found, wanted, dim=0) >= _SAME_DIRECTION)
+    return _cosine(found, wanted) >= _SAME_DIRECTION
 
 
-def _gradient(model: nn.Module, inputs: Inputs, way: Arithmetic) -> Tensor:
-    """Return the gradient of the mean square of the output, with dropout off."""
+def _gradient(model: nn.Module, inputs: Inputs, way: Arithmetic) -> list[Tensor]:
+    """Return the gradient of the mean square of the output, with dropout off; the model keeps none."""
     model.eval()
-    model.zero_grad()
     way.output(model, inputs).square().mean().backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def _cosine(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """Return the cosine of two gradients, tensor by tensor: in one piece they may be more than memory holds."""
+    dot = sum(float((a * b).sum()) for a, b in zip(found, wanted, strict=True))
+    squares = [sum(float(t.square().sum()) for t in gradient) for gradient in (found, wanted)]
+    return dot / max(math.sqrt(squares[0] * squares[1]), 1e-30)
 
 
 def _step_s(model: nn.Module, inputs: Inputs, way: Arithmetic) -> float:
