@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tersor.certification.verify import Verdict, verify
-from tersor.cli.digits import Perceptron, split_digits
+from tersor.cli.digits import ConvNet, Perceptron, split_digits
 from tersor.reporting.folder import find_faults
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -38,11 +38,16 @@ SHORTEST_S, LONGEST_S, KILLED_S = 40.0, 160.0, 60.0
 #: Candidates of a search that is killed: the same for each, so that the ends can be compared.
 CANDIDATES = 3
 HIDDEN = 96
+#: What is searched: a perceptron in few steps, for kills; and a network of convolutions that fills any budget.
+NETWORKS = {"perceptron": lambda: Perceptron(HIDDEN), "convolutions": ConvNet}
 NET = f"""
-from tersor.cli.digits import Perceptron, split_digits
+from tersor.cli.digits import ConvNet, Perceptron, split_digits
 
-def build():
+def perceptron():
     return Perceptron({HIDDEN})
+
+def convolutions():
+    return ConvNet()
 
 def splits():
     return split_digits()
@@ -51,17 +56,18 @@ def splits():
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """Give a folder with a trained perceptron and the references that the command line takes."""
+    """Give a folder with trained networks and the references that the command line takes."""
     with tempfile.TemporaryDirectory(prefix="tersor-bench-") as name:
         folder = Path(name)
         (folder / "net.py").write_text(NET)
-        save_file(dict(trained().state_dict()), folder / "w.safetensors")
+        for name in NETWORKS:
+            save_file(dict(trained(name).state_dict()), folder / f"{name}.safetensors")
         yield folder
 
 
-def trained() -> nn.Module:
+def trained(name: str) -> nn.Module:
     torch.manual_seed(0)
-    network = Perceptron(HIDDEN)
+    network = NETWORKS[name]()
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     images, labels = (torch.from_numpy(array) for array in split_digits()["train"])
     for _ in range(12):
@@ -78,9 +84,9 @@ def tersor(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def search(folder: Path, *words: str) -> subprocess.Popen[str]:
+def search(folder: Path, name: str, *words: str) -> subprocess.Popen[str]:
     shutil.rmtree(folder / "out", ignore_errors=True)
-    source = ("net.py:build", "--data", "net.py:splits", "--weights", "w.safetensors", "-o", "out")
+    source = (f"net.py:{name}", "--data", "net.py:splits", "--weights", f"{name}.safetensors", "-o", "out")
     return tersor(folder, "optimize", *source, "--max-drop", "0.03", *words)
 
 
@@ -88,7 +94,7 @@ def one_budget(folder: Path, rng: random.Random) -> dict[str, object]:
     """Return a random budget, and the time that a search with it took from the start of its process to the end."""
     budget_s = math.exp(rng.uniform(math.log(SHORTEST_S), math.log(LONGEST_S)))
     begun_s = time.monotonic()
-    process = search(folder, "--budget", f"{budget_s:.1f}s")
+    process = search(folder, "convolutions", "--budget", f"{budget_s:.1f}s")
     said = process.communicate()[1]
     took_s = time.monotonic() - begun_s
     candidates = [path.parent for path in (folder / "out/search/candidates").glob("*/candidate.json")]
@@ -104,7 +110,7 @@ def one_budget(folder: Path, rng: random.Random) -> dict[str, object]:
 
 def undisturbed(folder: Path) -> dict[str, object]:
     begun_s = time.monotonic()
-    process = search(folder, *_killed_words())
+    process = search(folder, "perceptron", *_killed_words())
     process.communicate()
     return {"took_s": time.monotonic() - begun_s, **ending(folder / "out", process.returncode)}
 
@@ -115,7 +121,7 @@ def _killed_words() -> tuple[str, ...]:
 
 def one_kill(folder: Path, rng: random.Random, duration_s: float) -> dict[str, object]:
     """Return what a search left that was killed at a random time, and how it ended when it went on."""
-    process = search(folder, *_killed_words())
+    process = search(folder, "perceptron", *_killed_words())
     at_s = rng.uniform(0.0, duration_s)
     try:
         process.communicate(timeout=at_s)
