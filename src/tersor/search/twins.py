@@ -13,6 +13,8 @@ Report = Callable[[Candidate], None]
 
 #: Passes that training in integers takes at least.
 _LEAST_PASSES = 0.5
+#: Where rounding loses less than this part of the margin, what else is done about it gains no more.
+_COSTLY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Twins:
         run, twin = self.run, attempt(self.run, *job)
         self.report(twin)
         if twin.quality is None or not run.drop(twin) >= run.margin > run.drop(parent):
+            return twin
+        if run.drop(twin) - run.drop(parent) < _COSTLY * run.margin:
+            run.say(
+                "candidate", f"{twin.name}: {parent.name} itself is near the limit, and rounding costs little"
+            )
             return twin
         why = f"{twin.name} misses the limit and {parent.name} holds it"
         if scheme in MIXABLE and run.clock.left_s > 0:
