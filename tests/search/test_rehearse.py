@@ -31,7 +31,14 @@ def run(tmp_path, monkeypatch):
     said = []
     return SimpleNamespace(
         task=SimpleNamespace(model=network, inputs=(x,)),
-        request=SimpleNamespace(target="onnxruntime", goal="latency", threads=1, call_size=1, seed=0),
+        request=SimpleNamespace(
+            target="onnxruntime",
+            goal="latency",
+            threads=1,
+            call_size=1,
+            seed=0,
+            methods=("prune", "factorize"),
+        ),
         clock=Clock(120.0),
         base=Candidate("original", Plan(), model=network, artefact=file),
         say=lambda *words: said.append(words),
@@ -53,6 +60,21 @@ def test_the_model_learns_from_thinned_copies_and_the_next_search_from_the_book(
     for old, new in zip(taught.seen[1:], again.seen[1:], strict=True):
         assert new.amounts == old.amounts
         assert new.seconds == pytest.approx(old.seconds / 2)
+
+
+def test_with_time_it_learns_from_factorized_copies_what_a_further_layer_costs(run, monkeypatch):
+    monkeypatch.setattr("tersor.search.rehearse.MOST", 2)
+    run.clock = Clock(600.0)
+    layers = anatomy(trace(run.task.model, run.task.inputs))
+    prices = glance(run, Prices("latency"), {0: (run.base.artefact, features(layers, Left(), "float"))})
+    taught = rehearse(run, prices, {"float": run.base.artefact})
+    pieces = [seen.amounts["float.linear.layers"] for seen in taught.seen]
+    assert pieces[:3] == [3.0, 3.0, 3.0]
+    assert len(pieces) == 6
+    assert max(pieces[3:]) > 3.0
+    assert [w for w in run.said if "no factorized copy" in w[1]] == []
+    run.request.methods = ("prune",)
+    assert len(rehearse(run, prices, {"float": run.base.artefact}).seen) == 3
 
 
 def test_goals_in_bytes_need_no_rehearsal(run):

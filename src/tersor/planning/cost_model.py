@@ -60,7 +60,10 @@ def layer_features(layer: Layer, left: Left, precision: str) -> dict[str, float]
         return {}
     kind = f"{precision if runs_in(layer, precision) else 'float'}.{layer.kind}"
     outputs = layer.outputs * layer.written(left.kept) if layer.rows else float(layer.outputs)
-    pieces = 2.0 if layer.name in left.ranks else 1.0
+    pieces = 1.0
+    if rank := left.ranks.get(layer.name, 0):
+        # What the first factor writes, the second reads.
+        outputs, pieces = outputs + rank * layer.outputs / layer.rows, 2.0
     amounts = {f"{kind}.macs": macs, f"{kind}.outputs": outputs, f"{kind}.layers": pieces}
     amounts |= {f"{kind}.macs{width}": work for width, work in zip(PADDINGS, padded, strict=True)}
     return amounts | {f"{kind.partition('.')[0]}@{layer.name}": padded[0]}

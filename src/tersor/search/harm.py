@@ -67,7 +67,7 @@ def space_of(
     """
     layers, kept = anatomy(graph), set(whole)
     units: list[Unit] = _cuts(graph, scores) if CUT in kinds else []
-    ranked = _rankable(model, task, graph, kept) if RANK in kinds else {}
+    ranked = rankable(model, task, graph, kept) if RANK in kinds else {}
     blocks = [block for block in graph.blocks if block not in kept] if DROP in kinds else []
     if ranked or blocks:
         units += _whole_layers(task, model, ranked, blocks)
@@ -101,7 +101,7 @@ def _cuts(graph: Graph, scores: Mapping[str, Tensor]) -> list[Unit]:
     return found
 
 
-def _rankable(model: nn.Module, task: Task, graph: Graph, kept: set[str]) -> dict[str, tuple[int, ...]]:
+def rankable(model: nn.Module, task: Task, graph: Graph, kept: set[str]) -> dict[str, tuple[int, ...]]:
     """Return the ranks to try of each layer that is worth factorizing."""
     held = tensors(model)
     total = sum(operation.macs for operation in graph.operations)

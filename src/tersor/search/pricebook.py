@@ -31,12 +31,13 @@ class Pricebook:
     path: Path
 
     @classmethod
-    def of(cls, run: Run, whole: Mapping[str, Features]) -> "Pricebook":
+    def of(cls, run: Run, whole: Mapping[str, Features], *, factors: bool = False) -> "Pricebook":
         """Return the book of a search.
 
         Args:
             run: the search.
             whole: what the original does in each precision.
+            factors: whether copies with factorized layers are in it.
         """
         machine, request = this_machine(), run.request
         identity = {
@@ -46,6 +47,7 @@ class Pricebook:
             "runtime": request.target,
             "threads": request.threads,
             "batch": request.call_size,
+            "factors": factors,
             "shapes": {
                 precision: dict(sorted(amounts.items())) for precision, amounts in sorted(whole.items())
             },

@@ -1,7 +1,12 @@
-"""Teach the cost model before anything is trained: thinned copies of the files at hand, timed for a moment each."""
+"""Teach the cost model before anything is trained: copies of the original, timed for a moment each.
+
+Thinned copies show what channels cost; factorized ones what further layers cost, which no cut ever shows.
+"""
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +14,33 @@ import torch
 
 from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
+from tersor.exporting.export import export
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
+from tersor.planning.anatomy import Left
 from tersor.planning.cost_model import Features, features
+from tersor.planning.plan import Factorize, Plan
 from tersor.planning.space import CUT, Design, Space
-from tersor.search.harm import space_of
+from tersor.quantization.quantize import quantize_module
+from tersor.search.harm import rankable, space_of
 from tersor.search.pricebook import Pricebook
 from tersor.search.prices import Prices, Seen, glance
-from tersor.search.run import Run
+from tersor.search.run import Run, calibration_inputs
 from tersor.search.thinned import thinned
+from tersor.surgery.apply import apply
 
 #: Copies that are timed in each precision: without a budget, and at most.
 COPIES, MOST = 8, 24
 #: Seconds that a copy takes, and the share of the time left that all of them may take.
 _COPY_S, _SHARE = 2.0, 0.08
+#: Factorized copies have to be exported, so they are made where there are so many seconds, for a share of them.
+_ROOMY_S, _FACTORS_SHARE = 300.0, 0.06
+#: Which part of the layers that can be factorized is, and at which of their ranks, from high to low.
+_FACTORS = ((1.0, 0.6), (0.5, 1.0), (0.5, 0.3))
 #: Only files of this runtime can be thinned.
 _RUNTIME = "onnxruntime"
+#: Samples that a factorized copy in integers is calibrated on: its outputs mean nothing.
+_FEW = 32
 
 
 def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
@@ -44,18 +60,63 @@ def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
     if not space.units:
         return prices
     whole = {precision: features(space.anatomy, space.left(space.origin), precision) for precision in files}
-    book = Pricebook.of(run, whole)
+    book = Pricebook.of(run, whole, factors=_has_factors(run))
     if known := book.read():
-        run.say("measure", f"latencies of {len(known)} thinned copies are known from before")
+        run.say("measure", f"latencies of {len(known)} copies are known from before")
         return prices.learned(_rescaled(known, prices))
     count = copies_for(run.clock.left_s, len(files))
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         made = _copies(run, space, graph, files, designs(space, count, run.request.seed), Path(folder))
+        made += _factorized(run, space, graph, tuple(files), Path(folder))
         taught = glance(run, prices, dict(enumerate(made)))
     fresh = taught.seen[len(prices.seen) :]
     if fresh:
         book.write((Seen(whole["float"], prices.base_s), *fresh))
     return taught
+
+
+def _has_factors(run: Run) -> bool:
+    """Whether factorized copies are made: where layers may be factorized, and there is the time."""
+    return "factorize" in run.request.methods and _ROOMY_S < run.clock.left_s < inf
+
+
+def _factorized(
+    run: Run, space: Space, graph: Graph, precisions: Sequence[str], folder: Path
+) -> list[tuple[Artefact, Features]]:
+    """Return copies of the original in which many layers are two factors, with what each of them does."""
+    left_s, begun_s, found = run.clock.left_s, time.monotonic(), []
+    if not _has_factors(run):
+        return found
+    ranked = rankable(run.task.model, run.task, graph, set())
+    rng = np.random.default_rng(run.request.seed)
+    for index, (part, level) in enumerate(_FACTORS if ranked else ()):
+        ranks = {
+            name: ranks[1 + round(level * (len(ranks) - 2))]
+            for name, ranks in ranked.items()
+            if rng.random() < part
+        }
+        amounts = Left(ranks=ranks)
+        for precision in precisions:
+            if time.monotonic() - begun_s > _FACTORS_SHARE * left_s:
+                return found
+            path = folder / f"{precision}-factors{index}.onnx"
+            try:
+                found.append(
+                    (_split(run, graph, ranks, precision, path), features(space.anatomy, amounts, precision))
+                )
+            except TersorError as error:
+                run.say("measure", f"no factorized copy in {precision}: {error}")
+    return found
+
+
+def _split(run: Run, graph: Graph, ranks: Mapping[str, int], precision: str, path: Path) -> Artefact:
+    """Return the file of the original with some layers as two factors, by truncation alone."""
+    task = run.task
+    plan = Plan(tuple(Factorize(layer, rank) for layer, rank in ranks.items()))
+    model = apply(task.model, plan, graph).model
+    if precision != "float":
+        model = quantize_module(model, task.inputs, calibration_inputs(task, _FEW), scheme=precision)
+    return export(model, task.inputs, path, run.request.target)
 
 
 def _rescaled(known: Sequence[Seen], prices: Prices) -> list[Seen]:
