@@ -38,9 +38,9 @@ from tersor.surgery.verify import heal
 #: A model after recovery, and the loss of each step.
 Restored: TypeAlias = tuple[nn.Module, tuple[float, ...]]
 
-#: Trainings of as many passes begin from plain cuts and learn from labels too; for shorter ones the answers of the
-#: original are the quicker way back (bench/results/recovery_labels.md).
-LONG = 40.0
+#: Trainings of as many passes begin from plain cuts, and those of as many steps learn from labels too; for shorter ones
+#: a refitted start and the answers of the original are the quicker way back (`bench.recovery.labels`, `labels_cifar`).
+LONG, _LABELLED_STEPS = 40.0, 300
 #: Kinds of tasks whose labels help beside the teacher, and samples that show what the outputs are like.
 _CLASSES, _FEW = ("classification", "multilabel"), 32
 #: The words of `methods` that make a network smaller.
@@ -189,7 +189,8 @@ def shrink(run: Run, parent: Candidate, stitched: Stitched, epochs: float) -> Bu
 
 def learns_labels(task: Task, epochs: float) -> bool:
     """Whether a recovery of so many passes learns from labels beside the teacher: a long one, of classes."""
-    return epochs >= LONG and task.loss is not None and task.kind in _CLASSES
+    steps = epochs * len(task.train) / min(BATCH, max(1, len(task.train) // 4))
+    return steps >= _LABELLED_STEPS and task.loss is not None and task.kind in _CLASSES
 
 
 def _loss(task: Task) -> Loss:
