@@ -60,8 +60,8 @@ def page(rows: list[dict]) -> str:
     lines = [
         "# Labels beside the teacher on CIFAR-10",
         "",
-        "`python -m bench.recovery.labels_cifar`. ResNet-20 with half the inner channels, batch 128, one seed, 10,000 test "
-        "images; the last column in points, paired, with its 95% interval.",
+        "`python -m bench.recovery.labels_cifar`. ResNet-20 with half the inner channels, batch 128, one seed, 10,000 "
+        "test images; the last column in points, paired, with its 95% interval.",
         "",
         f"| training images | passes | {' | '.join(LOSSES)} | labels and teacher ahead by |",
         "|---" * (3 + len(LOSSES)) + "|",
