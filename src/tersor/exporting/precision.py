@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tersor._check import one_of
-from tersor.quantization.hardware import Processor, detect
+from tersor.quantization.hardware import BFLOAT16, Processor, detect
 
 #: Names of 16-bit types, as OpenVINO's option `precision` has them.
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 #: Features of a processor with units for products in each type.
-_UNITS = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "f16": {"avx512_fp16", "amx_fp16"}}
+_UNITS = {"bf16": BFLOAT16, "f16": {"avx512_fp16", "amx_fp16"}}
 
 #: Runtime -> the types that it has kernels for. ONNX Runtime's processor kernels are in float32.
 _KERNELS = {

@@ -34,6 +34,8 @@ class Processor:
 
 
 _X86 = ("avx2", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "avx512_bf16", "amx_bf16", "avx10_1")
+#: Instructions that multiply bfloat16; without them a processor does so many times slower than float32.
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 _ARM = ("dot", "i8mm", "bf16", "sve", "sve2", "sme")
 
 

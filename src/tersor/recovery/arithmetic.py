@@ -10,16 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tersor.loading.inputs import Inputs, batch_size, call, device_of, main_output, map_tensors
-from tersor.quantization.hardware import detect
+from tersor.quantization.hardware import BFLOAT16, detect
 
-#: Instructions that multiply bfloat16; without them a processor does so many times slower than float32.
-_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
 #: A quicker way has to take at most this part of the time of the plain one, in the better of so many rounds.
 _WORTHWHILE, _ROUNDS = 0.87, 2
 #: Cosine of its gradients to those in float32, below which a way is not taken: some networks need the digits.
 _SAME_DIRECTION = 0.95
 #: Samples on which ways are timed.
-_SAMPLES = 32
+SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def quickest(model: nn.Module, inputs: Inputs) -> Arithmetic:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained or any(p.dtype != torch.float32 for p in trained) or batch_size(inputs) < 2:
         return PLAIN
-    model, inputs = copy.deepcopy(model), map_tensors(lambda t: t[:_SAMPLES], inputs)
+    model, inputs = copy.deepcopy(model), map_tensors(lambda t: t[:SAMPLES], inputs)
     with torch.random.fork_rng():
         wanted = _gradient(model, inputs, PLAIN)
         able = [way for way in _ways(model) if _agrees(model, inputs, way, wanted)]
@@ -93,7 +91,7 @@ def quickest(model: nn.Module, inputs: Inputs) -> Arithmetic:
 def _ways(model: nn.Module) -> list[Arithmetic]:
     """Return what may be quicker than float32 for this model on this processor."""
     device = device_of(model).type
-    rounded = torch.cuda.is_bf16_supported() if device == "cuda" else bool(detect().features & _UNITS)
+    rounded = torch.cuda.is_bf16_supported() if device == "cuda" else bool(detect().features & BFLOAT16)
     images = any(isinstance(module, nn.Conv2d) for module in model.modules())
     return [
         Arithmetic(bfloat16, channels_last)

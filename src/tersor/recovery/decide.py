@@ -21,7 +21,7 @@ from tersor.loading.task import Split, Task
 from tersor.optimizers.auto import Rules, choose
 from tersor.optimizers.registry import RECIPES, Recipe, make_recipe
 from tersor.optimizers.situations import OWN_SCHEDULE, at_rate, portfolio, usual_recipe
-from tersor.recovery.arithmetic import PLAIN, Arithmetic, quickest
+from tersor.recovery.arithmetic import PLAIN, SAMPLES, Arithmetic, quickest
 from tersor.recovery.course import Course
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.loop import Objective, fit
@@ -36,8 +36,6 @@ _EPOCHS = 20.0
 #: Share of the time that is planned for: looks, snapshots and a busy machine take the rest.
 _PLANNED = 0.8
 _WARM, _TIMED = 3, 8
-#: Samples on which the quickest arithmetic is found.
-_TRIED = 32
 FILE = "decided.json"
 
 
@@ -155,7 +153,7 @@ def _arithmetic(asked: Asked) -> Arithmetic:
         return Arithmetic(bfloat16=True)
     if course.precision == "float32" or course.team or (course.precision is None and course.budget is None):
         return PLAIN
-    return quickest(asked.model, next(asked.split.batches(_TRIED)).inputs)
+    return quickest(asked.model, next(asked.split.batches(SAMPLES)).inputs)
 
 
 def _usual_batch(samples: int) -> int:

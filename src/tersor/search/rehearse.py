@@ -60,14 +60,16 @@ def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
     if not space.units:
         return prices
     whole = {precision: features(space.anatomy, space.left(space.origin), precision) for precision in files}
-    book = Pricebook.of(run, whole, factors=_has_factors(run))
+    factors = _has_factors(run)
+    book = Pricebook.of(run, whole, factors=factors)
     if known := book.read():
         run.say("measure", f"latencies of {len(known)} copies are known from before")
         return prices.learned(_rescaled(known, prices))
     count = copies_for(run.clock.left_s, len(files))
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         made = _copies(run, space, graph, files, designs(space, count, run.request.seed), Path(folder))
-        made += _factorized(run, space, graph, tuple(files), Path(folder))
+        if factors:
+            made += _factorized(run, space, graph, tuple(files), Path(folder))
         taught = glance(run, prices, dict(enumerate(made)))
     fresh = taught.seen[len(prices.seen) :]
     if fresh:
@@ -85,8 +87,6 @@ def _factorized(
 ) -> list[tuple[Artefact, Features]]:
     """Return copies of the original in which many layers are two factors, with what each of them does."""
     left_s, begun_s, found = run.clock.left_s, time.monotonic(), []
-    if not _has_factors(run):
-        return found
     ranked = rankable(run.task.model, run.task, graph, set())
     rng = np.random.default_rng(run.request.seed)
     for index, (part, level) in enumerate(_FACTORS if ranked else ()):

@@ -189,8 +189,13 @@ def shrink(run: Run, parent: Candidate, stitched: Stitched, epochs: float) -> Bu
 
 def learns_labels(task: Task, epochs: float) -> bool:
     """Whether a recovery of so many passes learns from labels beside the teacher: a long one, of classes."""
-    steps = epochs * len(task.train) / min(BATCH, max(1, len(task.train) // 4))
+    steps = epochs * len(task.train) / _batch(task)
     return steps >= _LABELLED_STEPS and task.loss is not None and task.kind in _CLASSES
+
+
+def _batch(task: Task) -> int:
+    """Return the samples of a training step: fewer where there are so few that a pass would be less than four steps."""
+    return min(BATCH, max(1, len(task.train) // 4))
 
 
 def _loss(task: Task) -> Loss:
@@ -225,7 +230,7 @@ def restore(
         rungs=("norms", "distillation") if learns else ("norms",),
         task_kind=run.task.kind,
         training=settings,
-        batch=min(BATCH, max(1, len(train) // 4)) if learns else BATCH,
+        batch=_batch(run.task) if learns else BATCH,
         cache=memory if learns else None,
     )
     result = recover(
