@@ -258,7 +258,8 @@ def _make(run: Run, stage: Stage) -> None:
 
     def report(candidate: Candidate) -> None:
         stage.made.append(candidate)
-        stage.interim.show(run, stage.made)
+        with stage.stops.held():
+            stage.interim.show(run, stage.made)
         if run.clock.budget_s is not None:
             run.clock.reserve_s = run.ending.reserve_s(run.clock.budget_s, _held(run, stage.made) + 2)
         if len(stage.made) >= run.request.max_candidates:

@@ -17,7 +17,7 @@ from tersor.search.integers import schemes_for
 from tersor.search.ladder import Ladder
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
-from tersor.search.propose import READY, Lessons, Proposal, judge_of, lost_by, propose
+from tersor.search.propose import READY, Lessons, Proposal, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
@@ -153,7 +153,10 @@ def _step_down(
         proposals = propose(run, known, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
         chosen, epochs = _chosen(
-            run, proposals, lambda: lessons.effort.epochs_for(macs / run.base.macs, run.clock, ladder.part)
+            run,
+            proposals,
+            lessons,
+            lambda: lessons.effort.epochs_for(macs / run.base.macs, run.clock, ladder.part),
         )
         assert chosen.stitched is not None
         try:
@@ -180,13 +183,15 @@ def _step_down(
     return attempt(run, blank, build)
 
 
-def _chosen(run: Run, proposals: Sequence[Proposal], passes: Callable[[], float]) -> tuple[Proposal, float]:
+def _chosen(
+    run: Run, proposals: Sequence[Proposal], lessons: Lessons, passes: Callable[[], float]
+) -> tuple[Proposal, float]:
     """Return the proposal to recover, and for how many passes; one that is as good as recovered is taken at once."""
     first = proposals[0]
     assert first.stitched is not None
     if lost_by(run, first.stitched.model) <= READY * run.margin:
         return first, _POLISH * passes()
-    return climb(run, proposals, judge_of(run), passes()), passes()
+    return climb(run, proposals, lessons, passes()), passes()
 
 
 def _learn(run: Run, lessons: Lessons, made: dict[str, Candidate]) -> None:

@@ -9,7 +9,6 @@ from math import inf, log
 
 from torch import nn
 
-from tersor.distillation.rules import loss_for
 from tersor.errors import PlanError, TersorError
 from tersor.loading.evaluate import evaluate
 from tersor.loading.task import Batch
@@ -29,16 +28,16 @@ from tersor.planning.space import (
     weights_by,
 )
 from tersor.recovery.norms import reestimate_norms
-from tersor.recovery.teacher import distance, imitation, live
 from tersor.search.effort import FREE, Effort
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
 from tersor.search.prices import Prices
+from tersor.search.racing import Racing, racing_of
 from tersor.search.run import Run
 from tersor.search.shrink import Stitched, Survey, stitch
 
 #: Name of the design that does not look at harms.
 EVEN = "evenly"
-#: Samples on which stitched models are compared; the same ones in the same order for all.
+#: Samples from which a stitched model takes its statistics.
 _SAMPLES = 256
 #: Search samples on which the quality of a stitched model is looked at.
 _GLANCE = 1000
@@ -89,6 +88,7 @@ class Lessons:
         weights: for each kind of unit, how much more harm stitched models showed than was predicted.
         hopeless: shares whose designs were too far off to be trained.
         effort: the schedule, with the time that training has taken so far.
+        finalists: stitched models that get a short training.
     """
 
     prices: Prices
@@ -96,6 +96,7 @@ class Lessons:
     weights: dict[str, float] = field(default_factory=dict)
     hopeless: set[float] = field(default_factory=set)
     effort: Effort = FREE
+    finalists: int = 3
 
     def target(self, precisions: Sequence[str], share: float) -> float:
         """Return the price that keeps `share` of what could go: from the original at its best down to the cheapest."""
@@ -119,7 +120,7 @@ def propose(
     """
     kinds = tuple(dict.fromkeys(unit.kind for unit in known.space.units))
     precision, target = _aim(known.space, lessons, precisions, share)
-    desk = _Desk(run, known, lessons, precision, target, judge_of(run))
+    desk = _Desk(run, known, lessons, precision, target, racing_of(run))
     made = [desk.tried(desk.design((kind,))) for kind in kinds] if len(kinds) > 1 else []
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))
@@ -135,6 +136,7 @@ def propose(
     ranked = sorted(reaching or [min(able.values(), key=lambda p: p.point.cost)], key=lambda p: p.divergence)
     for proposal in able.values():
         run.say("candidate", _verdict(proposal, ranked))
+    run.say("candidate", desk.racing.told())
     return tuple(ranked)
 
 
@@ -173,7 +175,7 @@ class _Desk:
     lessons: Lessons
     precision: str
     target: float
-    judge: Callable[[nn.Module], float]
+    racing: Racing
 
     def design(self, kinds: tuple[str, ...], weight: Callable[[Unit], float] = lambda _: 1.0) -> Proposal:
         """Return the design of least predicted harm for the share, by some kinds of units only."""
@@ -223,7 +225,8 @@ class _Desk:
             self.run.say("candidate", f"{' and '.join(proposal.kinds)}: {str(error).partition(chr(10))[0]}")
             return proposal
         reestimate_norms(made.model, samples_of(self.run))
-        return replace(proposal, stitched=made, divergence=self.judge(made.model))
+        reaches = proposal.point.cost <= self.target * _TOLERANCE
+        return replace(proposal, stitched=made, divergence=self.racing(made.model, counts=reaches))
 
     def searched(self, kinds: tuple[str, ...]) -> list[Proposal]:
         """Return the best proposal of the outer search; none without a budget that leaves time for it, or Optuna."""
@@ -263,13 +266,6 @@ def _limited(unit: Unit, allowed: bool) -> Unit:
     return unit if allowed else replace(unit, levels=unit.levels[:1], harms=unit.harms[:1])
 
 
-def judge_of(run: Run) -> Callable[[nn.Module], float]:
-    """Return the distance of a model's outputs from the original's, on the same samples for all."""
-    batches, answer = samples_of(run), live(run.task.model)
-    objective = imitation(answer, loss_for(answer(batches[0]), batches[0].target, run.task.kind))
-    return lambda model: distance(model, batches, objective)
-
-
 def lost_by(run: Run, model: nn.Module) -> float:
     """Return what a model loses against the original on the first search samples; positive is worse."""
     value = evaluate(run.task.metric, model, run.task.search, limit=_GLANCE)
@@ -279,7 +275,7 @@ def lost_by(run: Run, model: nn.Module) -> float:
 
 
 def samples_of(run: Run) -> list[Batch]:
-    """Return the calibration samples on which stitched models are compared."""
+    """Return the calibration samples from which statistics are taken."""
     return list(islice(run.task.calibration.batches(64), _SAMPLES // 64))
 
 

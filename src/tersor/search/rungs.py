@@ -1,6 +1,6 @@
 """Cheap fidelity first: designs compared as stitched, then after a short annealed distillation; one goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +8,15 @@ from torch import nn
 
 from tersor.errors import TersorError
 from tersor.search.effort import BATCH
-from tersor.search.propose import Proposal, lost_by
+from tersor.search.propose import Lessons, Proposal, lost_by
+from tersor.search.racing import Racing, racing_of
 from tersor.search.run import Run, trains
 from tersor.search.shrink import restored
 
-#: Designs that go on from the stitched comparison, and the part of a step's training that each then gets.
-FINALISTS, SHORT = 3, 0.1
+#: Part of a step's training that each design gets which goes on from the stitched comparison.
+SHORT = 0.1
+#: Designs that go on at the next step, where the stitched comparison foretold the short training, and where it did not.
+_FORETOLD, _FEWER, _MORE = 0.5, 2, 4
 #: A short training of fewer passes tells nothing; more are not needed to rank.
 _LEAST_EPOCHS, _MOST_EPOCHS = 0.3, 4.0
 #: Trainings of as many steps are not judged by their start; others are given up where the model loses this many times
@@ -21,27 +24,26 @@ _LEAST_EPOCHS, _MOST_EPOCHS = 0.3, 4.0
 _LONG, HOPELESS = 100.0, 12.0
 
 
-def climb(
-    run: Run, proposals: Sequence[Proposal], judge: Callable[[nn.Module], float], epochs: float
-) -> Proposal:
+def climb(run: Run, proposals: Sequence[Proposal], lessons: Lessons, epochs: float) -> Proposal:
     """Return the proposal to recover in full, with what a short training already made of it.
 
     The best few as stitched are distilled for a short schedule of their own, annealed to its end, on the same samples
     in the same order; the closest to the original afterwards wins. How well the first comparison foretold the second
-    is said.
+    is said, and decides how many go on at the next step.
 
     Args:
         run: the search.
         proposals: stitched, all for the same target.
-        judge: distance of a model from the original.
+        lessons: how many go on; changed.
         epochs: passes of the full training that follows.
     """
-    ranked = sorted(proposals, key=lambda p: p.divergence)[:FINALISTS]
+    ranked = sorted(proposals, key=lambda p: p.divergence)[: lessons.finalists]
     short = min(SHORT * epochs, _MOST_EPOCHS)
     if len(ranked) < 2 or not trains(run) or short < _LEAST_EPOCHS or run.clock.budget_s is None:
         return ranked[0]
-    after = _trained(run, ranked, judge, short)
+    after = _trained(run, ranked, racing_of(run), short)
     rho = spearman([p.divergence for p in ranked], [p.divergence for p in after])
+    lessons.finalists = _FEWER if rho >= _FORETOLD else _MORE
     best = min(after, key=lambda p: p.divergence)
     told = ", ".join(f"{'+'.join(p.kinds)} {p.divergence:.4g}" for p in after)
     run.say(
@@ -50,14 +52,12 @@ def climb(
     return best
 
 
-def _trained(
-    run: Run, proposals: Sequence[Proposal], judge: Callable[[nn.Module], float], epochs: float
-) -> list[Proposal]:
+def _trained(run: Run, proposals: Sequence[Proposal], racing: Racing, epochs: float) -> list[Proposal]:
     made = [proposal.stitched for proposal in proposals if proposal.stitched is not None]
     waits = restored(run, [stitched.model for stitched in made], epochs, "short training")
     models = [wait()[0] for wait in waits]
     return [
-        replace(proposal, stitched=replace(stitched, model=model), divergence=judge(model))
+        replace(proposal, stitched=replace(stitched, model=model), divergence=racing(model))
         for proposal, stitched, model in zip(proposals, made, models, strict=True)
     ]
 

@@ -19,7 +19,7 @@ class Stops:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.asked = False
-        self._making = False
+        self._making = self._held = self._waiting = False
         self._before: dict[int, signal.Handlers | int | Callable[..., object] | None] = {}
 
     def __enter__(self) -> "Stops":
@@ -43,10 +43,29 @@ class Stops:
         finally:
             self._making = False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block an interruption waits for its end, so that what is written there is written whole.
+
+        Raises:
+            KeyboardInterrupt: at the end, if there was one in the block, or an earlier one was lost: raised in the
+                middle of someone's clean-up, it can be replaced by another error, which is then taken for a fault.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._waiting or (self._making and self.asked):
+            self._making = self._waiting = False
+            raise KeyboardInterrupt
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._making or self.asked:
-            self._making = False
+        again, self.asked = self.asked, True
+        if self._held:
+            self._waiting = True
+        elif self._making or again:
             raise KeyboardInterrupt
-        self.asked = True
-        self.say("stop asked for; finishing what is under way (once more to stop at once)")
+        else:
+            self.say("stop asked for; finishing what is under way (once more to stop at once)")
