@@ -159,7 +159,7 @@ Unpruned: {accuracy:.2%} on the same {test} test images, {millions:.1f} M multip
 {calibration} calibration images, then {epochs} epochs of {train} training images (batch {batch}, SGD {lr:g} with a
 cosine, {seeds} seed(s)), on labels, or where it says so on the outputs of the unpruned network. No batch norm is
 re-estimated before. "Before" is the accuracy right after the cut. Intervals are 95 per cent; the last column
-is in points, paired, against the best Torch-Pruning result at that cap; rows of tersor without it ran later, alone.
+is in points, paired, against the best Torch-Pruning result at that cap.
 """
 
 

@@ -18,7 +18,7 @@ from tersor.planning.space import CUT, DROP, RANK
 from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
-from tersor.search.effort import BATCH
+from tersor.search.effort import batch_of
 from tersor.search.executors import Local
 from tersor.search.harm import space_of, unit_scores
 from tersor.search.journal import Journal
@@ -192,7 +192,7 @@ def test_a_hopeless_model_is_given_up_before_a_short_training_only(run):
     bad = nn.Sequential(nn.Linear(16, 4))
     with pytest.raises(TooBold, match="milder"):
         refuse_hopeless(timed, bad, 1.0)
-    refuse_hopeless(timed, bad, 100 * BATCH / len(run.task.train))
+    refuse_hopeless(timed, bad, 100 * batch_of(run.task) / len(run.task.train))
     refuse_hopeless(run, bad, 1.0)
     refuse_hopeless(timed, run.task.model, 1.0)
 

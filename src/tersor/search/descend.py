@@ -11,7 +11,7 @@ from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
 from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
-from tersor.search.effort import BATCH, FREE, plan_effort, quickest_for
+from tersor.search.effort import FREE, plan_effort, quickest_for, steps_in
 from tersor.search.finalists import safety
 from tersor.search.integers import schemes_for
 from tersor.search.ladder import Ladder
@@ -91,7 +91,7 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
     if not trains(run) or run.clock.budget_s is None or last is None:
         return
     epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
-    if epochs * len(run.task.train) / BATCH < _LEAST_STEPS:
+    if steps_in(run.task, epochs) < _LEAST_STEPS:
         return
 
     def build(blank: Candidate) -> Candidate:

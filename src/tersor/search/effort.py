@@ -1,6 +1,7 @@
 """How many steps down, and how much training after each, for the time there is."""
 
 import copy
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -21,8 +22,8 @@ _FEW_PASSES = 12.0
 _STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
 #: Training steps after each cut when no budget is given: enough for a short annealed schedule.
 _STEPS = 160
-#: Samples of a training step.
-BATCH = 128
+#: Samples of a training step, where there are enough for `_LEAST` steps in a pass.
+_BATCH, _LEAST = 128, 4
 #: A candidate is trained for at most this many times the passes that it gets without a budget.
 _MOST = 16
 #: Part of a candidate's time that training may take; the rest exports, rounds and evaluates.
@@ -71,6 +72,16 @@ def _cost(share: float) -> float:
     return 0.25 + 0.75 * share
 
 
+def batch_of(task: Task) -> int:
+    """Return the samples of a training step: fewer where a pass would have less than four steps."""
+    return min(_BATCH, max(1, len(task.train) // _LEAST)) if len(task.train) else _BATCH
+
+
+def steps_in(task: Task, epochs: float) -> float:
+    """Return the training steps of so many passes."""
+    return epochs * len(task.train) / batch_of(task)
+
+
 #: The effort of twins of the original: rounding, and a short training where it is needed.
 FREE = Effort((1.0,), None, 0.0)
 
@@ -79,12 +90,12 @@ def quickest_for(task: Task, clock: Clock) -> Arithmetic:
     """Return how trainings compute: as is quickest here where time counts, else the same way everywhere."""
     if clock.budget_s is None or not len(task.train):
         return PLAIN
-    return quickest(task.model, next(task.train.batches(BATCH)).inputs)
+    return quickest(task.model, next(task.train.batches(batch_of(task))).inputs)
 
 
 def plan_effort(task: Task, clock: Clock, arithmetic: Arithmetic = PLAIN) -> Effort:
     """Return the schedule for this task: fixed without a budget, measured with one."""
-    steps = max(1, -(-len(task.train) // BATCH))
+    steps = max(1, math.ceil(steps_in(task, 1.0)))
     epochs = min(20.0, max(1.0, _STEPS / steps))
     if clock.budget_s is None or not len(task.train):
         return Effort(FINE, None, epochs)
@@ -109,7 +120,7 @@ def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
 def _step_s(task: Task, arithmetic: Arithmetic) -> float:
     """Return the time of one training step of the original with a forward pass of the teacher, in seconds."""
     model = copy.deepcopy(task.model).train()
-    batch = next(task.train.batches(BATCH))
+    batch = next(task.train.batches(batch_of(task)))
     times = []
     for _ in range(3):
         start = time.perf_counter()

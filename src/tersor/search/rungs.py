@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from tersor.errors import TersorError
-from tersor.search.effort import BATCH
+from tersor.search.effort import steps_in
 from tersor.search.propose import Lessons, Proposal, lost_by
 from tersor.search.racing import Racing, racing_of
 from tersor.search.run import Run, trains
@@ -72,7 +72,7 @@ def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
     Raises:
         TooBold: if it loses more than `HOPELESS` times the margin on the search data.
     """
-    steps = epochs * len(run.task.train) / BATCH
+    steps = steps_in(run.task, epochs)
     if steps >= _LONG or run.clock.budget_s is None:
         return
     lost = lost_by(run, model)

@@ -26,7 +26,7 @@ from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import live
 from tersor.search.candidate import Candidate
-from tersor.search.effort import BATCH
+from tersor.search.effort import batch_of, steps_in
 from tersor.search.events import Event
 from tersor.search.executors import Local
 from tersor.search.harm import SAMPLES, space_of, unit_scores
@@ -189,13 +189,7 @@ def shrink(run: Run, parent: Candidate, stitched: Stitched, epochs: float) -> Bu
 
 def learns_labels(task: Task, epochs: float) -> bool:
     """Whether a recovery of so many passes learns from labels beside the teacher: a long one, of classes."""
-    steps = epochs * len(task.train) / _batch(task)
-    return steps >= _LABELLED_STEPS and task.loss is not None and task.kind in _CLASSES
-
-
-def _batch(task: Task) -> int:
-    """Return the samples of a training step: fewer where there are so few that a pass would be less than four steps."""
-    return min(BATCH, max(1, len(task.train) // 4))
+    return steps_in(task, epochs) >= _LABELLED_STEPS and task.loss is not None and task.kind in _CLASSES
 
 
 def _loss(task: Task) -> Loss:
@@ -230,7 +224,7 @@ def restore(
         rungs=("norms", "distillation") if learns else ("norms",),
         task_kind=run.task.kind,
         training=settings,
-        batch=_batch(run.task) if learns else BATCH,
+        batch=batch_of(run.task),
         cache=memory if learns else None,
     )
     result = recover(
