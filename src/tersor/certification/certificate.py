@@ -4,9 +4,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    with_config,
+)
 
 from tersor.certification.evidence.outcomes import Evidence
 from tersor.certification.ledger import Attempt
@@ -47,6 +56,7 @@ class Claim:
         higher_is_better: direction of the metric.
         labelled: whether the metric compares with labels; without, it compares with the original's answers.
         group: name of the subgroup of samples; empty for all.
+        drawn: reference that draws the inputs at random again; empty where they are data.
     """
 
     metric: str
@@ -55,6 +65,13 @@ class Claim:
     higher_is_better: bool = True
     labelled: bool = True
     group: str = ""
+    drawn: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_blank(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `drawn` where there is data: certificates that do not know it stay the same text."""
+        values = written(self)
+        return values if self.drawn else {name: value for name, value in values.items() if name != "drawn"}
 
     @property
     def alpha(self) -> float:
@@ -216,6 +233,12 @@ _ADAPTER = TypeAdapter(Certificate)
 
 
 def _warning(certificate: Certificate) -> str:
+    if certificate.claim.drawn:
+        return (
+            f"RANDOM INPUTS, NO LABELS: the inputs were drawn at random ({certificate.claim.drawn}) and are not your "
+            "data; this says how often the file differs from the original on such inputs, and nothing about real "
+            "ones. Search again with your own data (`--data`) before relying on it."
+        )
     if not certificate.claim.labelled:
         return "NO LABELS: this says how often the file differs from the original, not how often it is right."
     if "asymptotic" in (certificate.method.kind, *(part.method.kind for part in certificate.also)):
@@ -227,9 +250,12 @@ def _statement(certificate: Certificate) -> str:
     claim = certificate.claim
     side = "below" if claim.higher_is_better else "above"
     group = f" on {claim.group}" if claim.group else ""
+    where = f"data like the {certificate.samples:,} sealed samples"
+    if claim.drawn:
+        where = f"inputs drawn as the {certificate.samples:,} sealed ones were"
     return (
         f"With {100 * claim.confidence:.4g}% confidence, the {claim.metric} of {certificate.name}{group} is at most "
-        f"{claim.margin:.4g} {side} that of the original, on data like the {certificate.samples:,} sealed samples."
+        f"{claim.margin:.4g} {side} that of the original, on {where}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from tersor.certification.certificate import Certificate, Decision, Method, Part, Setting, Speedup
+from tersor.certification.certificate import Certificate, Claim, Decision, Method, Part, Setting, Speedup
 from tersor.certification.demand import Demand
 from tersor.certification.early import Walk, check_early, walk
 from tersor.certification.evidence.bound import upper_bound
@@ -205,7 +205,7 @@ class _Case:
         again = self.seal.ledger.same_attempt(self.question)
         if again is not None:
             return again, False
-        alpha = self.demands[0].claim(self.confidence, self.seal.labelled).alpha
+        alpha = self.claim(self.demands[0]).alpha
         return self.seal.ledger.next_attempt(self.seal.data_sha256, alpha), True
 
     def record(self, attempt: Attempt) -> None:
@@ -253,9 +253,11 @@ class _Case:
 
     def _part(self, demand: Demand) -> Part:
         test = self._test(demand)
-        return Part(
-            demand.claim(self.confidence, self.seal.labelled), Method(test.name, test.version, test.kind)
-        )
+        return Part(self.claim(demand), Method(test.name, test.version, test.kind))
+
+    def claim(self, demand: Demand) -> Claim:
+        """Return what is to be shown of a demand."""
+        return demand.claim(self.confidence, self.seal.labelled, self.seal.drawn)
 
     def _test(self, demand: Demand) -> PairedTest:
         return TESTS["betting"] if self.early_stop else demand.likely_test(self.seal.labelled)
@@ -322,8 +324,7 @@ def _early(case: _Case, attempt: Attempt) -> Generator[tuple[Outcomes, ...]]:
 def _judged(case: _Case, demand: Demand, outcomes: Outcomes) -> Part:
     test = fitting_test(outcomes, labelled=case.seal.labelled)
     evidence = test(outcomes, demand.margin)
-    claim = demand.claim(case.confidence, case.seal.labelled)
-    return Part(claim, Method(test.name, test.version, test.kind), evidence)
+    return Part(case.claim(demand), Method(test.name, test.version, test.kind), evidence)
 
 
 def _with_methods(certificate: Certificate, methods: list[Method]) -> Certificate:

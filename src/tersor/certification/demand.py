@@ -75,11 +75,10 @@ class Demand:
         """Whether outcomes cannot be told from scores alone."""
         return self.metric.scores is None or self.members is not None
 
-    def claim(self, confidence: float, labelled: bool) -> Claim:
+    def claim(self, confidence: float, labelled: bool, drawn: str = "") -> Claim:
         """Return what is to be shown."""
-        return Claim(
-            self.metric.name, self.margin, confidence, self.metric.higher_is_better, labelled, self.group
-        )
+        up = self.metric.higher_is_better
+        return Claim(self.metric.name, self.margin, confidence, up, labelled, self.group, drawn)
 
     def likely_test(self, labelled: bool) -> PairedTest:
         """Return the strongest test that could apply, before any score is known."""

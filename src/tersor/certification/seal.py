@@ -31,18 +31,20 @@ class Seal:
         split: the certification samples.
         ledger: where every access is written.
         labelled: whether the targets are labels; False where they come from the base itself.
+        drawn: reference that draws the inputs at random; empty for data.
 
     Raises:
         DataError: if the split is empty.
     """
 
-    def __init__(self, split: Split, ledger: Ledger, *, labelled: bool = True) -> None:
+    def __init__(self, split: Split, ledger: Ledger, *, labelled: bool = True, drawn: str = "") -> None:
         if not len(split):
             raise DataError(
                 "The certification split is empty. Give it samples, or a larger share of the data."
             )
         self.ledger = ledger
         self.labelled = labelled
+        self.drawn = drawn
         self._split = split
         self._reader = ""
         self._sha256 = ""

@@ -48,7 +48,13 @@ class Verification:
 
     def words(self) -> str:
         """Return the result in one paragraph."""
-        return " ".join((*self.reasons, self.verdict.value))
+        drawn = "" if self.certificate is None else self.certificate.claim.drawn
+        about = (
+            (f"It is about inputs drawn at random ({drawn}), and says nothing about real ones.",)
+            if drawn
+            else ()
+        )
+        return " ".join((*self.reasons, self.verdict.value, *about))
 
 
 def verify(folder: str | Path, *, scores: np.ndarray | None = None) -> Verification:

@@ -35,7 +35,7 @@ _NO_SIZES = Sizes()
 def bench(
     model: str,
     *,
-    data: str,
+    data: str | None = None,
     batch: int = 1,
     seconds: float = 1.5,
     sizes: Sizes = _NO_SIZES,
@@ -48,7 +48,7 @@ def bench(
 
     Args:
         model: as for `tersor optimize`.
-        data: as for `tersor optimize`; real samples are what is run.
+        data: as for `tersor optimize`; real samples are what is run, and inputs drawn at random where it is left out.
         batch: samples per call.
         seconds: time for each entry.
         sizes: where to time the fastest file too.

@@ -82,6 +82,7 @@ def _certified(
         task.certification,
         Ledger(flags.ledger or folder / LEDGER),
         labelled=task.kind != "fidelity",
+        drawn=task.drawn,
     )
     check_samples(task, flags.confidence, margin, seal)
 

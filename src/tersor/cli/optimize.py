@@ -22,7 +22,7 @@ _NO_FLAGS, _NO_MODEL = SearchFlags(), ModelFlags()
 def optimize(
     model: str,
     *,
-    data: str,
+    data: str | None = None,
     max_drop: str,
     output: Annotated[Path, Parameter(alias="-o")] = Path("out"),
     search: SearchFlags = _NO_FLAGS,
@@ -37,7 +37,9 @@ def optimize(
 
     Args:
         model: `package.module:factory`, `file.py:factory`, `timm:NAME`, `hf:NAME` or a saved folder.
-        data: `module:function`, `file.py:function`, `npz:FILE`, `csv:FILE?target=COLUMN`, `sklearn:digits`, ...
+        data: `module:function`, `file.py:function`, `npz:FILE`, `csv:FILE?target=COLUMN`, `sklearn:digits`, ...; left
+            out, or `random:3x224x224`, inputs are drawn at random: nothing is learnt from them, and the certificate is
+            about such inputs only.
         max_drop: largest loss: 1% is relative to the original, 0.01 is in the unit of the metric.
         output: folder to write from the start; replaced only if tersor wrote it.
         search: what to look for.
@@ -95,16 +97,20 @@ def _text(path: Path | None) -> str:
     return "" if path is None else str(path.absolute())
 
 
-def _say_plan(network: "nn.Module", data: str, max_drop: str, search: SearchFlags, options: "Options") -> int:
+def _say_plan(
+    network: "nn.Module", data: str | None, max_drop: str, search: SearchFlags, options: "Options"
+) -> int:
     """Print what a search would do."""
     from tersor.loading.build import build_task
     from tersor.loading.split import Shares
     from tersor.search.preview import outline
     from tersor.search.request import make_request
+    from tersor.search.unlearned import without_learning
 
     request = make_request(max_drop, search.target, search.goal, search.budget, options)
     shares = Shares(leave_out_copies=search.leave_out_copies)
     built = build_task(network, data, metric=search.metric, shares=shares, seed=request.seed)
+    request = without_learning(request, options.get("methods"), built.task)
     for line in (*built.notes.words(), *outline(built.task, request)):
         sys.stdout.write(line + "\n")
     return 0

@@ -3,13 +3,16 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from tersor.cli.answer import Json, columns, refuse_taken, show
 from tersor.cli.example import NO_EXAMPLE, ExampleFlags
 from tersor.cli.flags import NO_MODEL, ModelFlags
+
+if TYPE_CHECKING:
+    from tersor.loading.build import Built
 
 
 @Parameter(name="*")
@@ -67,6 +70,7 @@ def prune(
     refuse_taken(output)
     network = load(model, loading).eval()
     built, inputs = built_or_random(network, example)
+    _refuse_noise(built)
     batches = [] if built is None else list(built.task.calibration.batches(32, limit=256))
     loss = None if built is None else built.task.loss
     with working("tracing, cutting and proving"):
@@ -107,3 +111,18 @@ def prune(
         json=json,
     )
     return 0
+
+
+def _refuse_noise(built: "Built | None") -> None:
+    """Raise if the data to refit on is drawn at random.
+
+    Raises:
+        ArgumentError: saying what to give instead.
+    """
+    from tersor.errors import ArgumentError
+
+    if built is not None and built.task.drawn:
+        raise ArgumentError(
+            "Criteria and refitting learn from data, and these inputs are drawn at random. Give `--data` of your own, "
+            "or `--input SHAPE` to cut by the weights alone."
+        )

@@ -3,12 +3,15 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from tersor.cli.answer import Json, refuse_taken, show
 from tersor.cli.flags import NO_MODEL, ModelFlags
+
+if TYPE_CHECKING:
+    from tersor.loading.task import Task
 
 
 @Parameter(name="*")
@@ -46,7 +49,8 @@ def quantize(
 
     Args:
         model: as for `tersor optimize`.
-        data: as for `tersor optimize`; the calibration part sets the ranges, the search part judges.
+        data: as for `tersor optimize`; the calibration part sets the ranges, the search part judges. With inputs drawn
+            at random (`random:3x224x224`) no ranges are taken from them.
         output: file to write.
         how: which integers, and how they are found.
         loading: how to open the model.
@@ -64,8 +68,9 @@ def quantize(
     network = load(model, loading).eval()
     task = build_task(network, data, shares=HARMLESS).task
     batches = [batch.inputs for batch in task.calibration.batches(32, limit=how.samples)]
+    scheme = _uncalibrated(task, how) if task.drawn else how.scheme
     with working("calibrating and rounding"):
-        integers = round_off(network, task.inputs, batches, scheme=how.scheme, recipe=how.recipe)
+        integers = round_off(network, task.inputs, batches, scheme=scheme, recipe=how.recipe)
     place = tempfile.TemporaryDirectory(prefix=".tersor-", dir=output.absolute().parent)
     with place as folder, working("writing the file and comparing it"):
         made = export(integers, task.inputs, Path(folder) / output.name)
@@ -87,5 +92,32 @@ def quantize(
         f"wrote {output}",
         f"next:  tersor compare {model} {output} --data {data}     is it faster here?",
     ]
+    if task.drawn:
+        lines.insert(
+            0, "the inputs were drawn at random and are not your data: quality is about such inputs only"
+        )
     show(values, lines, json=json)
     return 0
+
+
+def _uncalibrated(task: "Task", how: RoundFlags) -> str:
+    """Return the scheme for inputs that are drawn at random, from which no range may be taken.
+
+    Raises:
+        ArgumentError: if what was asked for, or all that suits the model, takes ranges from data.
+    """
+    from tersor.errors import ArgumentError
+    from tersor.loading.onnx.graph_model import GraphModel
+    from tersor.quantization.onnx_graph import graph_schemes
+    from tersor.quantization.schemes import schemes
+    from tersor.search.unlearned import unlearned
+
+    model = task.model
+    suiting = graph_schemes(model) if isinstance(model, GraphModel) else schemes(model, task.inputs)
+    able = unlearned(suiting if how.scheme == "auto" else (how.scheme,), task)
+    if not able or how.recipe == "auto":
+        raise ArgumentError(
+            "Static ranges and recipes are taken from data, and the inputs are drawn at random: they would be wrong "
+            "for real inputs. Pass your data, or ask for `--scheme dynamic`, `int8` or `int4` with `--recipe quick`."
+        )
+    return able[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import isinf
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,9 @@ from tersor.errors import ArgumentError, DataError, TersorError
 from tersor.loading.binding import Binding, make_binding
 from tersor.loading.choose import choose_loss, choose_metric
 from tersor.loading.data import load_data
+from tersor.loading.declared import drawn_reference
 from tersor.loading.divide import Pool, SplitPlan, divide
+from tersor.loading.drawn import refuse_mixture
 from tersor.loading.fidelity import Answered
 from tersor.loading.inputs import Inputs, call, device_of, example, flatten, main_output, map_tensors
 from tersor.loading.losses import LOSSES, Loss
@@ -29,6 +32,8 @@ from tersor.loading.task import Split, Task
 
 #: Samples on which metric and loss are tried.
 _TRIED = 64
+#: Part of the metric's range within which a model that ignores its input makes the metric say little.
+_ALIKE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ def build_task(
 
     Args:
         model: any module, Keras model or reference that `load_model` takes; it is copied, never changed.
-        data: whatever `load_data` takes: one set (then split by a hash of its content) or explicit splits.
+        data: whatever `load_data` takes: one set (then split by a hash of its content) or explicit splits; None for
+            inputs drawn at random, of the form that the model says it takes.
         metric: a name, `f(preds, target)`, `f(model, loader)`, `module:function`, or None to infer it.
         loss: a name, `f(output, target)`, or None for the usual one of the task.
         target: key or position of the target in a batch, where it cannot be guessed.
@@ -112,7 +118,8 @@ def build_task(
     if isinstance(loss, str):
         one_of("loss", loss, LOSSES)
     model = copied(load_model(model)).eval()
-    sources = load_data(data)
+    sources = load_data(drawn_reference(model) if data is None else data)
+    drawn = refuse_mixture(sources)
     binding = make_binding(model, _first_batch(sources), target=target)
     pools = {name: Pool(source, survey(source, binding, name)) for name, source in sources.items()}
     parts, plan = divide(pools, binding, shares or Shares(), seed)
@@ -124,10 +131,14 @@ def build_task(
     else:
         _check_labels(setting, facts, next(iter(pools)))
     chosen, metric_words = choose_metric(metric, setting)
+    if drawn:  # so that no sentence names the number without saying what it was taken on
+        chosen = replace(chosen, name=f"{chosen.name} on random inputs")
     trained, loss_words = choose_loss(loss, setting)
-    task = Task(model=model, **splits, metric=chosen, loss=trained, inputs=inputs, kind=setting.kind)
+    task = Task(
+        model=model, **splits, metric=chosen, loss=trained, inputs=inputs, kind=setting.kind, drawn=drawn
+    )
     _check_use(task)
-    return Built(task, Notes(binding, setting, plan, metric_words, loss_words, _warnings(setting, model)))
+    return Built(task, Notes(binding, setting, plan, metric_words, loss_words, _warnings(setting, task)))
 
 
 def _first_batch(sources: Mapping[str, Source]) -> Any:
@@ -212,12 +223,33 @@ def _attempt(
         ) from cause
 
 
-def _warnings(setting: Setting, model: nn.Module) -> tuple[str, ...]:
-    found = ()
-    if setting.kind == "fidelity":
+def _warnings(setting: Setting, task: Task) -> tuple[str, ...]:
+    found, model = (), task.model
+    if task.drawn:
+        found += (
+            f"the inputs were DRAWN AT RANDOM ({task.drawn}) and are not your data: what is shown is likeness to the "
+            "original's outputs on such inputs, and nothing about real ones",
+            *_much_alike(task),
+        )
+    elif setting.kind == "fidelity":
         found += (
             "the data has no labels: quality is likeness to the original's outputs, and the certificate says only that",
         )
     if isinstance(model, GraphModel):
         found += (f"the ONNX file stays a graph, without layers to prune or train. {model.why}",)
     return found
+
+
+def _much_alike(task: Task) -> tuple[str, ...]:
+    """Warn where the original answers random inputs so much alike that likeness to it shows little."""
+    answers = next(task.search.batches(_TRIED, limit=_TRIED)).target
+    low, high = task.metric.bounds
+    if task.metric.scores is None or answers is None or isinf(high - low):
+        return ()
+    reached = task.metric.value(answers.roll(1, dims=0), answers)
+    if high - reached > _ALIKE * (high - low):
+        return ()
+    return (
+        f"the original gives random inputs much the same answers: one that ignores its input would reach "
+        f"{task.metric.name} {reached:.2f}, so this metric shows little here",
+    )

@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from tersor.errors import DataError
+from tersor.loading.drawn import PART, Drawn
 from tersor.loading.files import is_file_reference, read_files
 from tersor.loading.images import Images
 from tersor.loading.keras.opening import is_keras_data
@@ -50,12 +51,13 @@ def load_data(data: object) -> dict[str, Source]:
 
     Args:
         data: a string (`module:function`, `file.py:function`, `npz:`, `csv:`, `tsv:`, `parquet:`, `imagefolder:`,
-            `hf:`, `sklearn:`), a DataLoader, a dataset with a length and an index (PyTorch, Hugging Face, list), an
-            iterable of samples or batches, arrays, `(x, y)`, a dict of arrays; or explicit splits: a pair
+            `hf:`, `sklearn:`, `random:`), a DataLoader, a dataset with a length and an index (PyTorch, Hugging Face,
+            list), an iterable of samples or batches, arrays, `(x, y)`, a dict of arrays; or explicit splits: a pair
             (train, validation) of any of these, or a dict of them with keys of `PART_NAMES`.
 
     Returns:
-        Sources by part name: `data`, or some of train, calibration, search, validation, certification.
+        Sources by part name: `data`, or some of train, calibration, search, validation, certification; `drawn` for
+        inputs drawn at random.
 
     Raises:
         DataError: if it cannot be read as any of these.
@@ -68,6 +70,8 @@ def load_data(data: object) -> dict[str, Source]:
     """
     if isinstance(data, str | Path):
         data = _from_string(str(data))
+    if isinstance(data, Drawn):
+        return {PART: data}
     if isinstance(data, Mapping) and data and all(key in PART_NAMES for key in data):
         return _named_parts(data)
     if isinstance(data, tuple | list) and len(data) == 2 and all(_is_a_set(part) for part in data):
@@ -82,7 +86,8 @@ def _from_string(reference: str) -> object:
         raise DataError(
             f"{reference!r} is not a data reference. Write 'module:function', 'file.py:function', 'npz:FILE', "
             "'csv:FILE?target=COLUMN', 'tsv:FILE?target=COLUMN', 'parquet:FILE?target=COLUMN', "
-            "'parquet:FILE?image=COLUMN&label=COLUMN', 'imagefolder:DIR', 'hf:FOLDER?target=COLUMN' or 'sklearn:NAME'."
+            "'parquet:FILE?image=COLUMN&label=COLUMN', 'imagefolder:DIR', 'hf:FOLDER?target=COLUMN', 'sklearn:NAME' or "
+            "'random:SHAPE'."
         )
     found = load_object(reference, DataError)
     if isinstance(found, Dataset | DataLoader | Mapping | tuple | list | Arrayish) or not callable(found):
@@ -132,7 +137,7 @@ def open_source(data: object, name: str) -> Source:
     """
     if isinstance(data, str | Path):
         data = _from_string(str(data))
-    if isinstance(data, Rows | Items | Stream | Images):
+    if isinstance(data, Rows | Items | Stream | Images | Drawn):
         return data
     if isinstance(data, DataLoader):
         return _from_loader(data)

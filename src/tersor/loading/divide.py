@@ -7,6 +7,7 @@ import numpy as np
 
 from tersor.errors import DataError
 from tersor.loading.binding import Binding
+from tersor.loading.drawn import PART
 from tersor.loading.parts import SOURCE_STRIDE, Part, StreamPart
 from tersor.loading.sources import Source, Stream
 from tersor.loading.split import Shares, assign, draw
@@ -88,7 +89,8 @@ def divide(
     """Make the four parts.
 
     Parts that are given are used as they are. One data set becomes train, search and certification; a
-    validation set becomes search and certification; search comes out of train if only a test set is given.
+    validation set becomes search and certification, as inputs drawn at random do; search comes out of train if only
+    a test set is given.
     Calibration is drawn from train (from search without training data).
 
     Args:
@@ -137,7 +139,7 @@ def _span(spans: list[np.ndarray]) -> tuple[float, float]:
 
 def _home(name: str, pools: Mapping[str, Pool]) -> str:
     """Return the pool that a part comes from."""
-    return next(home for home in (name, "validation", "search", "data", "train") if home in pools)
+    return next(home for home in (name, "validation", "search", "data", PART, "train") if home in pools)
 
 
 def _wanted(name: str, pools: Mapping[str, Pool], shares: Shares, size: int) -> dict[str, float]:
@@ -148,7 +150,7 @@ def _wanted(name: str, pools: Mapping[str, Pool], shares: Shares, size: int) -> 
         return full
     if name == "train" and not search_given:
         return {"train": 1 - full["search"], "search": full["search"]}
-    if name in ("validation", "search") and not test_given:
+    if name in ("validation", "search", PART) and not test_given:
         both = full["search"] + full["certification"]
         return {"search": full["search"] / both, "certification": full["certification"] / both}
     return {"search" if name == "validation" else name: 1.0}
@@ -237,7 +239,7 @@ def _some_id(part: Part | StreamPart, digest: np.uint64) -> int:
 
 
 def _warn_of_training_data(pools: Mapping[str, Pool]) -> tuple[str, ...]:
-    if any(name in pools for name in ("validation", "search", "certification")):
+    if any(name in pools for name in ("validation", "search", "certification", PART)):
         return ()
     return (
         "one data set given: if the model was trained on it, give (train, held-out) instead, or the "

@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl
 
 from tersor.errors import DataError
 from tersor.loading.arrays import read_npz, read_sklearn
+from tersor.loading.drawn import read_random
 from tersor.loading.hub_data import read_hub
 from tersor.loading.images import read_folder, read_parquet
 from tersor.loading.tables import read_csv, read_tsv
@@ -17,6 +18,7 @@ _READERS: dict[str, Callable[[str, Mapping[str, str]], object]] = {
     "imagefolder": read_folder,
     "hf": read_hub,
     "sklearn": read_sklearn,
+    "random": read_random,
 }
 
 

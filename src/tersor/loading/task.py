@@ -62,6 +62,7 @@ class Task:
         loss: scalar training loss of (model output, target); None without labels.
         inputs: a small real batch (two samples where there are two) to trace, export and compare with.
         kind: `classification`, `multilabel`, `regression`, `segmentation`, `tokens`, `language` or `fidelity`.
+        drawn: reference that draws the inputs at random, where they are no data of the user's; empty for data.
     """
 
     model: nn.Module
@@ -73,3 +74,4 @@ class Task:
     loss: Callable[[Tensor, Tensor], Tensor] | None
     inputs: Inputs
     kind: str
+    drawn: str = ""

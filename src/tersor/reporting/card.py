@@ -90,6 +90,8 @@ def _front_matter(record: Record) -> str:
     )
     pipeline = _PIPELINES.get(record.aim.kind)
     dataset = {"name": "certification split", "type": "private"}
+    if record.aim.drawn:
+        dataset = {"name": "inputs drawn at random", "type": "random"}
     result = {"task": {"type": pipeline or "other"}, "dataset": dataset, "metrics": metrics}
     values: dict[str, object] = {"library_name": record.aim.target, "tags": ["tersor", "compressed"]}
     if pipeline:

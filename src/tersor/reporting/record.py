@@ -70,6 +70,7 @@ class Aim:
         target: runtime that the artefact is for.
         goal: `latency`, `throughput`, `size` or `memory`.
         splits: the parts of the data.
+        drawn: reference that drew the inputs at random, where there was no data; empty for data.
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Aim:
     target: str = "onnxruntime"
     goal: str = "latency"
     splits: tuple[Split, ...] = ()
+    drawn: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -19,6 +19,7 @@ from tersor.errors import ArgumentError, FolderError
 from tersor.loading.build import Built, build_task
 from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.split import Shares
+from tersor.loading.task import Task
 from tersor.reporting.folder import refuse_foreign
 from tersor.reporting.remains import clear_remains
 from tersor.search.answer import confirm, in_order, measured
@@ -42,6 +43,7 @@ from tersor.search.run import Run, calibration_inputs
 from tersor.search.sealed import NOT_TRIED, check_samples, try_finalists
 from tersor.search.stops import Stops
 from tersor.search.twins import Report
+from tersor.search.unlearned import without_learning
 
 #: File that is written with the answer.
 REPORT = "report.json"
@@ -124,7 +126,8 @@ def carry_out(order: Order) -> Result:
     request = replace(order.request, listen=log)
     with Stops(lambda text: log(Event("result", text))) as stops:
         built = _built(order)
-        seal = Seal(built.task.certification, _ledger(order, journal), labelled=built.task.kind != "fidelity")
+        request = without_learning(request, order.options.get("methods"), built.task)
+        seal = _sealed(built.task, _ledger(order, journal))
         if order.resumed:
             order.asked.check_same(built.task.model, seal.data_sha256)
 
@@ -146,6 +149,10 @@ def _clock(order: Order, before_s: float) -> Clock:
     begun_s = time.monotonic() - order.options.get("lead_s", 0.0) - before_s
     budget_s = order.request.budget_s if order.extra_s is None else before_s + order.extra_s
     return Clock(budget_s, begun_s)
+
+
+def _sealed(task: Task, ledger: Ledger) -> Seal:
+    return Seal(task.certification, ledger, labelled=task.kind != "fidelity", drawn=task.drawn)
 
 
 def _built(order: Order) -> Built:
@@ -209,7 +216,9 @@ def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
     stage.log.path = output / SEARCH / LOG
     if order.options.get("ledger") is None:
         stage.seal.ledger = Ledger(output / SEARCH / LEDGER)
-    order.asked.of(run.task.model, stage.seal.data_sha256).write(output / SEARCH)
+    # What was drawn for the model's own words is drawn again by its reference, whatever is then read from the model.
+    asked = replace(order.asked, data=run.task.drawn or order.asked.data)
+    asked.of(run.task.model, stage.seal.data_sha256).write(output / SEARCH)
     return run
 
 
@@ -284,6 +293,11 @@ def _make(run: Run, stage: Stage) -> None:
 
 
 def _make_all(run: Run, report: Report) -> None:
+    if run.task.drawn:
+        run.say(
+            "candidate",
+            "nothing is learnt from inputs drawn at random: no pruning, training or static ranges",
+        )
     if isinstance(run.task.model, GraphModel):  # nothing of it is trained, so there is nothing to place
         make_from_graph(run, report)
         return

@@ -29,6 +29,7 @@ from tersor.search.insight import Insight
 from tersor.search.layer_rows import layer_rows
 from tersor.search.outcome import Fate, Outcome
 from tersor.search.run import Baseline, Run
+from tersor.search.unlearned import advise
 
 _STANDING = {Fate.CERTIFIED: Standing.HOLDS, Fate.REFUSED: Standing.MISSES, Fate.MISSED: Standing.MISSES}
 _SPLITS = ("train", "calibration", "search", "certification")
@@ -80,7 +81,7 @@ def sentence(story: Story) -> str:
     return (
         f"{best.name} {gained}, and with "
         f"{run.request.confidence:.0%} confidence its {run.task.metric.name} drops by at most {run.margin:.4g} "
-        f"({best.certificate.samples} sealed samples)."
+        f"({best.certificate.samples} sealed {'inputs drawn at random' if run.task.drawn else 'samples'})."
     )
 
 
@@ -139,6 +140,7 @@ def _aim(story: Story) -> Aim:
         allowed_drop=run.margin,
         target=run.request.target,
         goal=run.request.goal,
+        drawn=task.drawn,
         splits=tuple(
             Split(name=name, samples=len(split), origin=origins.get(name, ""))
             for name, split in zip(_SPLITS, splits, strict=True)
@@ -169,8 +171,16 @@ def _verdict(story: Story) -> Verdict:
         outcome=story.outcome.name.lower(),
         standing=Standing.HOLDS if holds else Standing.UNTESTED,
         sentence=sentence(story),
-        advice="" if holds else story.outcome.value,
+        advice=_advice(story),
     )
+
+
+def _advice(story: Story) -> str:
+    """Return what to do next; after a search without data also what would make a claim about real inputs."""
+    short = story.outcome is Outcome.NOTHING_HELD
+    drawn = advise(story.run.task, tried=bool(story.tried), short=short)
+    said = story.best is not None or (drawn and not story.tried)
+    return " ".join(text for text in ("" if said else story.outcome.value, drawn) if text)
 
 
 def _base_row(run: Run, story: Story) -> Row:

@@ -21,6 +21,7 @@ from tersor.search.integers import BITS, SCHEMES, WORDS
 from tersor.search.request import METHODS
 from tersor.search.run import Run, attempt, calibration_inputs
 from tersor.search.twins import Report
+from tersor.search.unlearned import unlearned
 
 #: Methods that a graph without layers has something for.
 _ABLE = ("quantize", "weight_only")
@@ -83,7 +84,8 @@ def _with(run: Run, blank: Candidate, made: GraphModel) -> Candidate:
 
 def _schemes(run: Run, model: GraphModel) -> tuple[str, ...]:
     allowed = [kind for method in run.request.methods for kind in SCHEMES.get(method, ())]
-    return tuple(kind for kind in graph_schemes(model, run.request.target) if kind in allowed)
+    found = [kind for kind in graph_schemes(model, run.request.target) if kind in allowed]
+    return unlearned(found, run.task)
 
 
 def _in_integers(run: Run, model: GraphModel, scheme: str, report: Report, *, first: bool) -> None:

@@ -17,6 +17,7 @@ from tersor.search.candidate import Candidate
 from tersor.search.run import Build, Run, calibration_inputs, placed
 from tersor.search.shrink import restore
 from tersor.search.stored import Grid, remade
+from tersor.search.unlearned import unlearned
 
 #: What each method of the request allows.
 SCHEMES = {"quantize": ("static", "dynamic"), "weight_only": ("int8", "int4")}
@@ -43,9 +44,10 @@ def schemes_for(run: Run) -> tuple[str, ...]:
     except TersorError as error:
         run.say("candidate", f"no integers: {str(error).strip().partition(chr(10))[0]}")
         return ()
-    if run.request.goal not in ("size", "memory") and run.clock.left_s < _TIGHT_S:
+    tight = run.request.goal not in ("size", "memory") and run.clock.left_s < _TIGHT_S
+    if tight and not run.task.drawn:  # without data there is little else to spend the time on
         allowed = [kind for kind in allowed if kind not in SCHEMES["weight_only"]]
-    return tuple(kind for kind in found if kind in allowed)
+    return unlearned([kind for kind in found if kind in allowed], run.task)
 
 
 def in_integers(run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0) -> Build:

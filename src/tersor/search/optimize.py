@@ -15,7 +15,7 @@ from tersor.search.result import Result
 
 def optimize(
     model: nn.Module | str,
-    data: object,
+    data: object = None,
     *,
     max_drop: str | float,
     metric: str | Callable[..., Any] | Metric | None = None,
@@ -34,7 +34,9 @@ def optimize(
     Args:
         model: a module, or a reference such as `package.module:factory`.
         data: one data set (a DataLoader, a Dataset, a pair of arrays; it is split by a hash of its content), explicit
-            splits as a mapping, or a reference such as `npz:digits.npz`.
+            splits as a mapping, or a reference such as `npz:digits.npz`. Without data, inputs are drawn at random, of
+            the form that the model says it takes or that a reference such as `random:3x224x224` gives; then nothing is
+            learnt from them, and the certificate is about such inputs only.
         max_drop: largest loss: `"1%"` is relative to the original, `0.01` is in the unit of the metric.
         metric: a name, a callable, or None to infer it from the labels.
         target: runtime that the file is for, or several, such as `("onnxruntime", "openvino")`: then one model is

@@ -15,6 +15,7 @@ from tersor.quantization.quantize import sites
 from tersor.search.clock import Clock
 from tersor.search.effort import plan_effort
 from tersor.search.request import METHODS, Request
+from tersor.search.unlearned import ABLE, unlearned
 
 #: Share of samples on which a compressed network usually answers differently; only for a first estimate.
 _LIKELY_DISAGREEMENT = 0.02
@@ -90,7 +91,7 @@ def _sealed(task: Task, margin: float | None = None) -> tuple[str, ...]:
 def _methods(task: Task, request: Request) -> tuple[str, ...]:
     """Return for each method how much of the model it applies to, or why it is not used."""
     if isinstance(task.model, GraphModel):
-        kinds = ", ".join(graph_schemes(task.model, request.target)) or "none"
+        kinds = ", ".join(unlearned(graph_schemes(task.model, request.target), task)) or "none"
         return (f"method  fusing ahead of time; integers: {kinds}",)
     graph = trace(task.model, task.inputs)
     left = [name for name, _ in task.model.named_modules() if name and request.leaves_alone(name)]
@@ -106,7 +107,7 @@ def _methods(task: Task, request: Request) -> tuple[str, ...]:
     for method in METHODS:
         words = found.get(method, "where it is predicted to pay")
         if method not in request.methods:
-            words = "not asked for"
+            words = "learns from data" if task.drawn and method not in ABLE else "not asked for"
         lines.append(f"method  {method}: {words or 'not used, the model and data have nothing for it'}")
     reasons = [f"method  prune leaves {g.name} whole: {g.reason}" for g in graph.groups if not g.prunable]
     more = [f"method  ... and {len(reasons) - _REASONS} more groups"] if len(reasons) > _REASONS else []

@@ -77,7 +77,8 @@ class Twins:
             )
             return twin
         why = f"{twin.name} misses the limit and {parent.name} holds it"
-        if scheme in MIXABLE and run.clock.left_s > 0:
+        # Which sites to spare is learnt from data.
+        if scheme in MIXABLE and not run.task.drawn and run.clock.left_s > 0:
             self._further(replace(job[0], name=f"{twin.name} in part", why=why), in_part(run, parent, scheme))
         if trains(run) and _affordable(run, effort):
             epochs = _passes(effort)

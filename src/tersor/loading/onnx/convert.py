@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import fx, nn
 from tersor.errors import ModelError
 from tersor.loading.onnx.agreement import check_agreement, with_open_batch
 from tersor.loading.onnx.arithmetic import ARITHMETIC
-from tersor.loading.onnx.graph_model import GraphModel
+from tersor.loading.onnx.graph_model import PORTS, GraphModel, ports_of
 from tersor.loading.onnx.guard import read_graph
 from tersor.loading.onnx.settle import settle_numbers
 from tersor.loading.onnx.shapes import SHAPES
@@ -65,6 +66,9 @@ def _converted(model: onnx.ModelProto, name: str) -> fx.GraphModule:
     module = to_torch(model, name)
     settle_numbers(model, module)
     check_agreement(model, module)
+    # An input without a shape converts all the same; then the module does not say what it takes.
+    with suppress(ModelError):
+        module.meta[PORTS] = ports_of(model)
     return module
 
 

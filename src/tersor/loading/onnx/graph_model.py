@@ -35,6 +35,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+#: Key in `GraphModule.meta` of the inputs that a converted graph had.
+PORTS = "onnx_inputs"
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """An input of a graph.
