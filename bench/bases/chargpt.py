@@ -30,10 +30,10 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, -1))
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
@@ -61,13 +61,19 @@ def build() -> CharGPT:
     return CharGPT()
 
 
+def text() -> tuple[Tensor, Tensor]:
+    """Return the numbers of the characters: of the first 90% of the text, and of the rest."""
+    characters = Path(os.environ.get("SHAKESPEARE", FILE)).read_text()
+    numbers = {character: index for index, character in enumerate(sorted(set(characters)))}
+    codes = torch.tensor([numbers[character] for character in characters])
+    border = len(codes) * 9 // 10
+    return codes[:border], codes[border:]
+
+
 def windows(block: int) -> tuple[Tensor, Tensor]:
     """Return windows of `block` + 1 character numbers: of the first 90% of the text, overlapping, and of the rest."""
-    text = Path(os.environ.get("SHAKESPEARE", FILE)).read_text()
-    numbers = {character: index for index, character in enumerate(sorted(set(text)))}
-    codes = torch.tensor([numbers[character] for character in text])
-    border = len(codes) * 9 // 10
-    return codes[:border].unfold(0, block + 1, block // 2), codes[border:].unfold(0, block + 1, block)
+    known, held_out = text()
+    return known.unfold(0, block + 1, block // 2), held_out.unfold(0, block + 1, block)
 
 
 def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -51,7 +51,8 @@ def table(work: str, rows: Sequence[dict]) -> list[str]:
         f"## {work}",
         "",
         f"{first['parameters']:,} parameters; original accuracy {original:.4f} on {able[0]['sealed']:,} sealed "
-        f"samples; margin {first['margin']:g}; {first['budget_s']:g} s a tool; seeds: {', '.join(map(str, seeds))}.",
+        f"samples; margin {first['margin']:g}; {first['budget_s']:g} s a tool; seeds: {', '.join(map(str, seeds))}."
+        + (f" {first['about']}" if first.get("about") else ""),
         "",
         f"| {' | '.join(HEADER)} |",
         f"|{'---|' * len(HEADER)}",

@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from bench._events import tell
-from bench.peers.work import Work, accuracy
+from bench.peers.piece import Samples, Work, accuracy
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import export
+from tersor.exporting.export import export, with_options
 from tersor.exporting.files import sha256_of, shipped_bytes
+from tersor.exporting.precision import precisions
+from tersor.exporting.program import Flat
 from tersor.search.optimize import optimize
 
 
@@ -38,6 +41,8 @@ LEFT_OUT = {
     "comprexx 0.3.0": "its structured pruning zeroes channels without removing them, so no runtime gets faster",
     "torchdistill 1.1.4": "runs experiments from YAML with its own data loaders; its KD loss is compared in "
     "`bench.distillation`",
+    "float16": "only processors with AVX512-FP16 or AMX-FP16 compute in it; others widen it to float32, "
+    "ONNX Runtime with a cast around each operation",
     "Intel Neural Compressor 3.10": "no longer writes ONNX or another file that a stock CPU runtime opens",
 }
 
@@ -77,6 +82,14 @@ def openvino(work: Work, folder: Path, _seed: int) -> Made:
     return Made(export(work.model, work.example, folder / "model.onnx", "openvino"))
 
 
+@recipe("OpenVINO bf16")
+def openvino_bf16(work: Work, folder: Path, _seed: int) -> Made:
+    if "bf16" not in precisions("openvino"):
+        raise RuntimeError("this processor has no products of bfloat16")
+    made = export(work.model, work.example, folder / "model.onnx", "openvino")
+    return Made(with_options(made, precision="bf16"), "INFERENCE_PRECISION_HINT, weights stored in float32")
+
+
 @recipe("torch.compile")
 def torch_compile(work: Work, folder: Path, _seed: int) -> Made:
     return Made(export(work.model, work.example, folder / "model.pt2", "torch-compile"), "freezing")
@@ -85,23 +98,34 @@ def torch_compile(work: Work, folder: Path, _seed: int) -> Made:
 class Reader(CalibrationDataReader):
     """Feeds calibration samples in batches."""
 
-    def __init__(self, name: str, samples: np.ndarray) -> None:
-        self.batches: Iterator[dict[str, np.ndarray]] = iter(
-            [{name: samples[start : start + 50]} for start in range(0, len(samples), 50)]
+    def __init__(self, names: Sequence[str], samples: Samples) -> None:
+        self.batches: Iterator[dict[str, np.ndarray]] = (
+            dict(zip(names, part.inputs, strict=True)) for part in samples.batches(50)
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.batches, None)
 
 
-def ort_static(artefact: Artefact, samples: np.ndarray, folder: Path) -> Artefact:
+def prepared(artefact: Artefact, folder: Path) -> Path:
+    """Return the file after ONNX Runtime's optional preparation; as it was where that cannot tell its shapes."""
+    ready = folder / "ready.onnx"
+    try:
+        with chdir(folder):  # it leaves files where it runs
+            quant_pre_process(artefact.path, ready)
+    except Exception as error:  # it raises nothing more special
+        print(f"  not prepared: {error}", flush=True)
+        return artefact.path
+    return ready
+
+
+def ort_static(artefact: Artefact, samples: Samples, folder: Path) -> Artefact:
     """Quantize an ONNX file: QDQ, weights per channel, activations unsigned as x86 kernels want them."""
-    ready, path = folder / "ready.onnx", folder / "int8.onnx"
-    quant_pre_process(artefact.path, ready)
+    path = folder / "int8.onnx"
     quantize_static(
-        ready,
+        prepared(artefact, folder),
         path,
-        Reader(artefact.inputs[0], samples),
+        Reader(artefact.inputs, samples),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -118,18 +142,34 @@ def onnx_runtime_static(work: Work, folder: Path, _seed: int) -> Made:
 @recipe("ONNX Runtime dynamic int8")
 def onnx_runtime_dynamic(work: Work, folder: Path, _seed: int) -> Made:
     base = export(work.model, work.example, folder / "model.onnx")
-    ready, path = folder / "ready.onnx", folder / "int8.onnx"
-    quant_pre_process(base.path, ready)
-    quantize_dynamic(ready, path, per_channel=True, weight_type=QuantType.QInt8)
+    path = folder / "int8.onnx"
+    quantize_dynamic(prepared(base, folder), path, per_channel=True, weight_type=QuantType.QInt8)
     return Made(artefact_of(base, path), "per channel")
 
 
-def as_openvino(model: nn.Module, work: Work) -> Any:
+@recipe("ONNX Runtime int4 weights")
+def onnx_runtime_int4(work: Work, folder: Path, _seed: int) -> Made:
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    base = export(work.model, work.example, folder / "model.onnx")
+    quantizer = MatMulNBitsQuantizer(onnx.load(base.path), block_size=32, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    if not any(node.op_type == "MatMulNBits" for node in quantizer.model.graph().node):
+        raise RuntimeError("it takes MatMul nodes with constant weights, and there are none")
+    path = folder / "int4.onnx"
+    quantizer.model.save_model_to_file(str(path))
+    return Made(artefact_of(base, path), "MatMulNBits, blocks of 32, symmetric, products in int8")
+
+
+def as_openvino(work: Work, folder: Path) -> Any:
+    """Return the network in OpenVINO, read from the ONNX file that the other tools start from as well."""
     import openvino
 
-    return openvino.convert_model(
-        model, example_input=work.example[0], input=[[-1, *work.example[0].shape[1:]]]
-    )
+    model = openvino.Core().read_model(export(work.model, work.example, folder / "float.onnx").path)
+    ports = zip(model.inputs, work.example, strict=True)
+    model.reshape({port: openvino.PartialShape([-1, *tensor.shape[1:]]) for port, tensor in ports})
+    return model
 
 
 def saved_openvino(model: Any, folder: Path) -> Artefact:
@@ -137,40 +177,56 @@ def saved_openvino(model: Any, folder: Path) -> Artefact:
 
     path = folder / "model.xml"
     openvino.save_model(model, path, compress_to_fp16=False)
-    like = Artefact("openvino", path, 0, "", {"precision": "f32"}, ("input",), ("output",))
+    names = tuple(f"input_{index}" for index in range(len(model.inputs)))
+    like = Artefact("openvino", path, 0, "", {"precision": "f32"}, names, ("output",))
     return artefact_of(like, path)
+
+
+def nncf_settings(work: Work) -> dict[str, Any]:
+    """Return the calibration samples one by one, and the kind of network where NNCF has a setting for it."""
+    import nncf
+
+    items = [list(part.inputs) for part in work.calibration.batches(1)]
+    return {
+        "calibration_dataset": nncf.Dataset(items),
+        "model_type": nncf.ModelType.TRANSFORMER if work.attention else None,
+    }
 
 
 @recipe("NNCF int8 in OpenVINO")
 def nncf_quantize(work: Work, folder: Path, _seed: int) -> Made:
     import nncf
 
-    data = nncf.Dataset([work.calibration[i : i + 1] for i in range(len(work.calibration))])
-    quantized = nncf.quantize(as_openvino(work.model, work), data, subset_size=len(work.calibration))
-    return Made(saved_openvino(quantized, folder))
+    quantized = nncf.quantize(
+        as_openvino(work, folder), subset_size=len(work.calibration), **nncf_settings(work)
+    )
+    return Made(saved_openvino(quantized, folder), transformer_note(work))
 
 
 @recipe("NNCF with accuracy control")
 def nncf_accuracy(work: Work, folder: Path, _seed: int) -> Made:
     import nncf
 
-    images, labels = work.search
+    parts = list(work.search.batches(1))
 
     def validate(model: Any, data: Any) -> float:
         output = model.output(0)
-        found = [int(np.argmax(model(images[i : i + 1])[output])) == labels[i] for i in data]
+        found = [model(list(parts[i].inputs))[output].argmax() == parts[i].labels[0] for i in data]
         return float(np.mean(found))
 
     quantized = nncf.quantize_with_accuracy_control(
-        as_openvino(work.model, work),
-        nncf.Dataset([work.calibration[i : i + 1] for i in range(len(work.calibration))]),
-        nncf.Dataset(list(range(len(images))), lambda index: index),
-        validate,
+        as_openvino(work, folder),
+        validation_dataset=nncf.Dataset(list(range(len(parts))), lambda index: index),
+        validation_fn=validate,
         max_drop=work.margin,
+        **nncf_settings(work),
     )
-    return Made(
-        saved_openvino(quantized, folder), f"max_drop={work.margin:g}, absolute, on the search samples"
-    )
+    note = f"max_drop={work.margin:g}, absolute, on the search samples"
+    return Made(saved_openvino(quantized, folder), ", ".join(filter(None, (note, transformer_note(work)))))
+
+
+def transformer_note(work: Work) -> str:
+    return "model_type=TRANSFORMER" if work.attention else ""
 
 
 @recipe("torchao PT2E int8 in inductor")
@@ -180,36 +236,73 @@ def torchao_pt2e(work: Work, folder: Path, _seed: int) -> Made:
 
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
-    batch = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    batch = tuple({0: torch.export.Dim("batch", min=1, max=4096)} for _ in work.example)
+    flat = Flat(work.model, work.example).eval()
     with torch.no_grad():
-        prepared = prepare_pt2e(
-            torch.export.export(work.model, work.example, dynamic_shapes=batch).module(), quantizer
+        observed = prepare_pt2e(
+            torch.export.export(flat, work.example, dynamic_shapes=(batch,)).module(), quantizer
         )
-        for part in torch.from_numpy(work.calibration).split(50):
-            prepared(part)
-        graph = torch.export.export(convert_pt2e(prepared), work.example, dynamic_shapes=batch)
+        for part in work.calibration.batches(50):
+            observed(*part.tensors())
+        graph = torch.export.export(convert_pt2e(observed), work.example, dynamic_shapes=batch)
     path = folder / "model.pt2"
+    # Compiled when it is opened, `torch.compile(options={"freezing": True})` fails on its operators for integers.
     with path.open("wb") as file:
-        torch.export.save(graph, file)
-    like = Artefact("torch-compile", path, 0, "", {}, ("input",), ("output",))
-    return Made(artefact_of(like, path), "freezing")
+        torch._inductor.aoti_compile_and_package(
+            graph, package_path=file, inductor_configs={"freezing": True}
+        )
+    names = tuple(f"input_{index}" for index in range(len(work.example)))
+    like = Artefact("aotinductor", path, 0, "", {}, names, ("output",))
+    return Made(artefact_of(like, path), "compiled ahead of time, freezing")
 
 
 def fine_tune(model: nn.Module, work: Work, seconds: float, seed: int) -> nn.Module:
-    """Train as Torch-Pruning's examples do: SGD with Nesterov momentum; cosine decay over the time at hand."""
+    """Train as Torch-Pruning's examples do, with cosine decay over the time at hand.
+
+    SGD with Nesterov momentum; of attention AdamW, in bfloat16 where the processor has it, and gradients of norm 1 at
+    most.
+    """
     torch.manual_seed(seed)
-    images, labels = torch.from_numpy(work.train[0]), torch.from_numpy(work.train[1])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    start = time.monotonic()
+    inputs, labels = work.train.tensors(), torch.from_numpy(work.train.labels)
+    optimizer = optimizer_of(model, work)
+    start, rounded = time.monotonic(), work.attention and "bf16" in precisions("torch")
     model.train()
     while (spent := (time.monotonic() - start) / seconds) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = 0.01 * 0.5 * (1 + np.cos(np.pi * spent))
-        rows = torch.randint(len(images), (64,))
+            group["lr"] = work.lr * 0.5 * (1 + np.cos(np.pi * spent))
+        rows = torch.randint(len(labels), (32 if work.attention else 64,))
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            answer = model(*(array[rows] for array in inputs))
+        nn.functional.cross_entropy(answer.float(), labels[rows]).backward()
+        if work.attention:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return model.eval()
+
+
+def optimizer_of(model: nn.Module, work: Work) -> torch.optim.Optimizer:
+    if work.attention:
+        return torch.optim.AdamW(model.parameters(), lr=work.lr)
+    return torch.optim.SGD(model.parameters(), lr=work.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def heads_of(model: nn.Module) -> dict[nn.Module, int]:
+    """Return the layers whose outputs are divided into heads, and the number of heads."""
+    return {
+        layer: getattr(module, "heads", 0) or module.num_attention_heads
+        for module in model.modules()
+        for name in ("qkv", "query", "key", "value")
+        if isinstance(layer := getattr(module, name, None), nn.Linear)
+    }
+
+
+def tell_heads(model: nn.Module) -> None:
+    """Write the new size of a head where modules of transformers keep it, as Torch-Pruning's example for BERT does."""
+    for module in model.modules():
+        if hasattr(module, "attention_head_size"):
+            module.all_head_size = module.query.out_features
+            module.attention_head_size = module.all_head_size // module.num_attention_heads
 
 
 def thinned(work: Work, ratio: float, criterion: str) -> nn.Module:
@@ -228,11 +321,13 @@ def thinned(work: Work, ratio: float, criterion: str) -> nn.Module:
         global_pruning=criterion == "taylor",
         pruning_ratio=ratio,
         ignored_layers=[last],
+        num_heads=heads_of(model),
     )
     if criterion == "taylor":
-        images, labels = (torch.from_numpy(array[:256]) for array in work.train)
-        nn.functional.cross_entropy(model(images), labels).backward()
+        some = work.train[:256]
+        nn.functional.cross_entropy(model(*some.tensors()), torch.from_numpy(some.labels)).backward()
     pruner.step()
+    tell_heads(model)
     model.zero_grad()
     return model
 
@@ -273,7 +368,8 @@ RECIPES["Torch-Pruning global Taylor + ORT static int8"] = prune_recipe("taylor"
 
 @recipe("tersor")
 def tersor(work: Work, folder: Path, seed: int) -> Made:
-    data = {"train": work.train, "search": work.search, "certification": work.sealed}
+    parts = {"train": work.train, "search": work.search, "certification": work.sealed}
+    data = {part: samples.columns() for part, samples in parts.items()}
     result = optimize(
         work.model,
         data,

@@ -1,7 +1,6 @@
 """The work: trained networks with data in four parts, and how much time each tool may spend on them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,73 +8,33 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.peers import attention
+from bench.peers.piece import Samples, Work
 from tersor.cli.digits import ConvNet, Perceptron, split_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
-Arrays = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Work:
-    """One piece of work.
-
-    Attributes:
-        name: short name.
-        model: the trained network.
-        train: samples and labels to train with; calibration takes some of them, without labels.
-        search: samples to choose with.
-        sealed: samples that only the last evaluation reads.
-        margin: drop of accuracy that is accepted, absolute.
-        budget_s: time that each tool may take, seconds.
-    """
-
-    name: str
-    model: nn.Module
-    train: Arrays
-    search: Arrays
-    sealed: Arrays
-    margin: float
-    budget_s: float
-
-    @property
-    def example(self) -> tuple[Tensor]:
-        """A small real batch."""
-        return (torch.from_numpy(self.train[0][:2]),)
-
-    @property
-    def calibration(self) -> np.ndarray:
-        """Samples for ranges, without labels: 300, as NNCF takes."""
-        return self.train[0][:300]
-
-
-def accuracy(model: nn.Module, data: Arrays) -> float:
-    """Return the share of samples that the module gets right."""
-    model.eval()
-    with torch.no_grad():
-        parts = [model(part).argmax(1) for part in torch.from_numpy(data[0]).split(256)]
-    return float((torch.cat(parts).numpy() == data[1]).mean())
-
-
-def fit(model: nn.Module, data: Arrays, epochs: int, lr: float, seed: int) -> nn.Module:
+def fit(model: nn.Module, samples: Samples, epochs: int, lr: float, seed: int) -> nn.Module:
     """Train from scratch with SGD, momentum and a one-cycle schedule."""
     torch.manual_seed(seed)
-    images, labels = torch.from_numpy(data[0]), torch.from_numpy(data[1])
+    inputs, labels = samples.tensors(), torch.from_numpy(samples.labels)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    steps = epochs * -(-len(images) // 64)
+    steps = epochs * -(-len(samples) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     model.train()
     for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(64):
+        for rows in torch.randperm(len(samples)).split(64):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+            nn.functional.cross_entropy(model(*(array[rows] for array in inputs)), labels[rows]).backward()
             optimizer.step()
             schedule.step()
     return model.eval()
 
 
 def digits(network: Callable[[], nn.Module], name: str, seed: int, folder: Path) -> Work:
-    parts = split_digits(seed)
+    parts = {part: Samples((images,), labels) for part, (images, labels) in split_digits(seed).items()}
     train = parts["train"]
     model = _trained(network, folder, lambda made: fit(made, train, 25, 0.05, seed), seed)
     return Work(name, model, train, parts["search"], parts["certification"], 0.01, 120.0)
@@ -89,7 +48,7 @@ def breast_cancer(seed: int, folder: Path) -> Work:
     rows = ((rows - rows.mean(0)) / rows.std(0)).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(rows))
     train, search, sealed = (
-        (rows[part], labels[part].astype(np.int64)) for part in np.split(order, [240, 320])
+        Samples((rows[part],), labels[part].astype(np.int64)) for part in np.split(order, [240, 320])
     )
 
     def network() -> nn.Module:
@@ -107,7 +66,7 @@ def resnet20(seed: int, folder: Path) -> Work:
 
     model = build()
     model.load_state_dict(load_file(DATA / "resnet20_cifar10.safetensors"))
-    parts = splits()
+    parts = {part: Samples((images,), labels) for part, (images, labels) in splits().items()}
     return Work(
         "cifar-resnet20", model.eval(), parts["train"], parts["search"], parts["certification"], 0.01, 1800.0
     )
@@ -169,14 +128,22 @@ WORK: dict[str, Callable[[int, Path], Work]] = {
     "digits-mobilenet": lambda seed, folder: digits(SmallMobileNet, "digits-mobilenet", seed, folder),
     "breast-cancer-mlp": breast_cancer,
     "cifar-resnet20": resnet20,
+    "minilm-sst2": attention.minilm,
+    "cifar-vit": attention.vit,
+    "chargpt": attention.chargpt,
 }
 #: Work with a network whose weights are given: further seeds would repeat it.
-ONE_SEED = {"cifar-resnet20"}
+ONE_SEED = {"cifar-resnet20", "minilm-sst2", "cifar-vit", "chargpt"}
 #: Work that needs data beside the repository.
-NEEDS_DATA = {"cifar-resnet20"}
-#: What is not run, and why.
-LEFT_OUT_WORK = {
-    "MiniLM on sst2": "it takes two arrays, and the recipes here give one; it is in `bench.joint` and "
-    "`bench.quantization`",
-    "ViT on CIFAR-10": "no trained weights lie beside the data",
-}
+NEEDS_DATA = ONE_SEED
+#: Work that starts from a trained base, and which.
+NEEDS_BASE = {"minilm-sst2": "minilm", "cifar-vit": "vit", "chargpt": "chargpt"}
+
+
+def missing(name: str) -> str:
+    """Return what a piece of work needs and does not find, in words; empty where all is there."""
+    if name in NEEDS_DATA and not DATA.is_dir():
+        return "its data is not beside the repository"
+    if name in NEEDS_BASE and not attention.weights(NEEDS_BASE[name]).exists():
+        return f"there is no bench/cache/bases/{NEEDS_BASE[name]}; bench/bases/README.md says how to train it"
+    return ""

@@ -41,7 +41,8 @@ def run(seed: int) -> dict[str, list[int]]:
     """Return for each way how many samples the original alone and the recovered network alone get right."""
     with tempfile.TemporaryDirectory() as folder:
         work = WORK["digits-cnn"](seed, Path(folder))
-    splits = {"train": work.train, "search": work.search, "certification": work.sealed}
+    parts = {"train": work.train, "search": work.search, "certification": work.sealed}
+    splits = {part: samples.columns() for part, samples in parts.items()}
     task = build_task(work.model, splits).task
     graph = trace(work.model, work.example)
     scores = unit_scores(task, work.model, [group for group in graph.groups if group.prunable])
@@ -54,7 +55,7 @@ def run(seed: int) -> dict[str, list[int]]:
     samples = tuple(task.calibration.batches(32, limit=SAMPLES))
     starts = {"as cut": plain, "refitted": compensate(plain, work.model, graph, plan, samples)}
     ladder = Ladder(rungs=("norms", "distillation"), task_kind="classification")
-    images, labels = (torch.from_numpy(part) for part in work.sealed)
+    images, labels = (torch.from_numpy(array) for array in work.sealed.columns())
     found = {}
     for start, student in starts.items():
         for name, loss in LOSSES.items():
