@@ -3,6 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.quantization.products import products
+from tersor.exporting.export import export
 from tersor.exporting.integers import session_entries
 from tersor.quantization.hardware import weight_only
 from tersor.quantization.quantize import quantize
@@ -31,6 +33,19 @@ def test_a_transformer_can_have_static_ranges(attention, tokens, as_file, db):
     assert file.operators().count("MatMulIntegerToFloat") == 4
     assert db(logits(small, tokens), real) >= 40
     assert db(logits(attention, tokens), real) >= 25
+
+
+@pytest.mark.parametrize(("scheme", "count"), [("dynamic", 5), ("static", 3)])
+def test_each_product_of_the_file_computes_what_its_layer_does_on_the_same_values(
+    attention, tokens, tmp_path, scheme, count
+):
+    small = quantize(attention, {"tokens": tokens[:2]}, [{"tokens": tokens}], scheme=scheme)
+    artefact = export(small, {"tokens": tokens[:2]}, tmp_path / "model.onnx")
+    found = products(artefact, [tokens.numpy()])
+    # The fourth static one reads codes that were moved on their way.
+    assert len(found) == count
+    # Exact but for the last bits: no value falls to another code when both see the same values.
+    assert min(found) >= 110
 
 
 @pytest.mark.parametrize(("bits", "block", "symmetric"), [(4, 32, True), (4, 64, False), (8, 32, True)])
