@@ -68,6 +68,59 @@ def test_smoothing_takes_the_outliers_out_of_activations(attention, tokens, db):
     assert error[("smooth",)] > error[()] + 3
 
 
+class NormLast(nn.Module):
+    """The stream itself is normed, as in BERT: layers are not the norm's only readers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.LayerNorm(32), nn.LayerNorm(32)
+        self.up, self.down, self.head = nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 8)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.last(x + self.down(nn.functional.gelu(self.up(x)))))
+
+
+@pytest.fixture
+def norm_last():
+    torch.manual_seed(0)
+    model = NormLast().eval()
+    with torch.no_grad():
+        model.first.weight[3], model.up.weight[5] = 40.0, model.up.weight[5] * 30
+        model.last.weight[3] = 0.1
+    return model
+
+
+def test_balance_moves_outliers_where_no_norm_can_take_the_scale(norm_last, tokens):
+    graph = capture(norm_last, (tokens,))
+    twin = copy.deepcopy(graph)
+    assert RESCALINGS["smooth"]()(copy.deepcopy(graph), [(tokens,)], WEIGHT) == 1
+    assert (
+        RESCALINGS["balance"]()(twin, [(tokens,), (tokens[:, :4],)], QSpec(-127, 127, axis=0, symmetric=True))
+        >= 2
+    )
+    assert torch.allclose(call(twin, (tokens,)), call(graph, (tokens,)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["dynamic", "static"])
+def test_balance_brings_a_model_that_norms_its_stream_closer_to_the_original(
+    norm_last, tokens, db, scheme, as_file
+):
+    original = norm_last(tokens).detach()
+    plain, balanced = (
+        quantize(norm_last, (tokens[:2],), [(tokens,)], scheme=scheme, recipe=Recipe("minmax", before))
+        for before in ((), ("balance",))
+    )
+    file = as_file(balanced, (tokens[:2],)).run(tokens)
+    assert db(original, balanced(tokens).detach()) > db(original, plain(tokens).detach()) + 3
+    assert db(balanced(tokens).detach(), file) >= 40
+
+
+def test_balance_leaves_alone_what_needs_no_scale(attention, tokens):
+    graph = capture(attention, {"tokens": tokens})
+    assert RESCALINGS["balance"](worth=1e-6)(graph, [{"tokens": tokens}], WEIGHT) == 0
+
+
 def test_equalization_repairs_unequal_channels(db):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()

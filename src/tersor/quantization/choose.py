@@ -14,7 +14,7 @@ from tersor.quantization.build import build
 from tersor.quantization.fidelity import sqnr
 from tersor.quantization.hardware import Scheme
 from tersor.quantization.model import Attempt, QuantizedModel
-from tersor.quantization.norms import norm_groups
+from tersor.quantization.norms import norm_groups, token_groups
 from tersor.quantization.recipe import Recipe
 
 #: A later recipe replaces an earlier, simpler one only if it gains this much, in decibels.
@@ -79,9 +79,11 @@ def _after(name: str):
 _STARTS = {
     "static": (
         _ranges("mse"), _ranges("minmax"), _ranges("percentile"), _before("equalize"), _before("smooth"),
-        _after("bias"), _after("gptq"), _after("adaround"),
+        _before("balance"), _after("bias"), _after("gptq"), _after("adaround"),
     ),
-    "dynamic": (_ranges("minmax"), _ranges("mse"), _before("smooth"), _after("gptq"), _after("bias")),
+    "dynamic": (
+        _ranges("minmax"), _ranges("mse"), _before("smooth"), _before("balance"), _after("gptq"), _after("bias"),
+    ),
     "weights": (_ranges("minmax"), _ranges("mse"), _before("awq"), _after("gptq"), _ranges("hqq")),
 }  # fmt: skip
 
@@ -91,6 +93,7 @@ _PLACES: dict[str, Callable[[fx.Graph], list]] = {
     "equalize": pairs,
     "smooth": norm_groups,
     "awq": norm_groups,
+    "balance": token_groups,
 }
 
 

@@ -1,4 +1,4 @@
-"""Norms whose scale can move into the linear layers that read them."""
+"""Norms and other tensors whose scale can move into the linear layers that read them."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ ATEN = torch.ops.aten
 
 @dataclass(frozen=True, slots=True)
 class NormGroup:
-    """A norm with a weight and the linear layers that alone read it.
+    """A norm with a weight and the linear layers that alone read it; or any tensor and the linear layers that read it.
 
     Attributes:
         output: the norm's result.
-        affine: names of the norm's weight and, if it has one, bias.
+        affine: names of the norm's weight and, if it has one, bias; empty where nothing before the layers takes a
+            scale.
         linears: the layers that read it.
     """
 
@@ -34,6 +35,17 @@ def norm_groups(graph: fx.Graph) -> list[NormGroup]:
         linears = tuple(node.users)
         if affine and linears and all(_reads(linear, node) for linear in linears):
             found.append(NormGroup(node, tuple(str(a.target) for a in affine), linears))
+    return found
+
+
+def token_groups(graph: fx.Graph) -> list[NormGroup]:
+    """Return every tensor over tokens that linear layers read, with the norm where it can take their scale."""
+    norms = {group.output: group for group in norm_groups(graph)}
+    found = []
+    for node in graph.nodes:
+        linears = tuple(user for user in node.users if _reads(user, node))
+        if linears and node.meta["val"].dim() > 2:
+            found.append(norms.get(node) or NormGroup(node, (), linears))
     return found
 
 
@@ -66,8 +78,23 @@ def weights_of(graph_module: fx.GraphModule, group: NormGroup) -> list[Tensor]:
 
 @torch.no_grad()
 def move_scale(graph_module: fx.GraphModule, group: NormGroup, scale: Tensor) -> None:
-    """Divide the norm's result by `scale` per feature and multiply the weights that read it: the same function."""
+    """Divide what the group's layers read by `scale` per feature and multiply their weights: the same function."""
     for name in group.affine:
         write(graph_module, name, get_tensor(graph_module, name) / scale)
     for linear, weight in zip(group.linears, weights_of(graph_module, group), strict=True):
         write(graph_module, str(operands(linear)[1].target), weight * scale)
+    if not group.affine:
+        _divide(graph_module, group, scale)
+
+
+def _divide(graph_module: fx.GraphModule, group: NormGroup, scale: Tensor) -> None:
+    """Put a product with `1 / scale` between a tensor and the layers of its group."""
+    graph, name = graph_module.graph, f"{group.output.name}_share"
+    graph_module.register_buffer(name, 1.0 / scale)
+    with graph.inserting_before(min(group.linears)):
+        share = graph.get_attr(name)
+        product = graph.call_function(ATEN.mul.Tensor, (group.output, share))
+    share.meta["val"], product.meta["val"] = get_tensor(graph_module, name), group.output.meta["val"]
+    for linear in group.linears:
+        linear.replace_input_with(group.output, product)
+    graph_module.recompile()

@@ -1,5 +1,5 @@
 """Rescalings and refinements; importing this package fills `RESCALINGS` and `REFINEMENTS`."""
 
-from tersor.quantization.algorithms import adaround, awq, bias, equalize, second_order, smooth
+from tersor.quantization.algorithms import adaround, awq, balance, bias, equalize, second_order, smooth
 
-__all__ = ["adaround", "awq", "bias", "equalize", "second_order", "smooth"]
+__all__ = ["adaround", "awq", "balance", "bias", "equalize", "second_order", "smooth"]
