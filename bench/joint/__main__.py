@@ -1,6 +1,6 @@
 """`python -m bench.joint [ROW | ROW/PART ...]`: every contender at equal budget; writes results/joint.{json,md}.
 
-Rows: cnn, mlp (digits), cifar10 and minilm (skipped where the data or the trained network is missing). Parts: the
+Rows: cnn, mlp (digits), cifar10, minilm and chargpt (skipped where the data or the trained network is missing). Parts: the
 contenders, such as `cnn/joint`, and `latency`. What is not named keeps its last results.
 """
 
@@ -30,7 +30,7 @@ def table(results: dict) -> str:
         "",
         f"Machine: {results['machine']}.",
         "",
-        "| row | contender | speed-up | accuracy, sealed (original) | kB | answer | seconds |",
+        "| row | contender | speed-up | quality, sealed (original) | kB | answer | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in results["rows"].values():

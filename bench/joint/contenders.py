@@ -65,6 +65,7 @@ def search(row: Row, contender: str) -> Finish:
             max_drop=row.max_drop,
             budget=row.budget,
             methods=SEARCHES[contender],
+            metric=row.metric,
             leave_out_copies=row.shares.leave_out_copies,
             ledger=Path(folder) / "ledger.jsonl",
             on_event=tell,

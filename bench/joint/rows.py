@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tersor.cli.demo import trained
@@ -16,6 +17,7 @@ from tersor.search.events import silent
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
+BASES = ROOT / "bench" / "cache" / "bases"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Row:
         max_drop: the limit.
         budget: time of each contender.
         shares: how the data is divided where it is not, and what is left out of it.
+        metric: name of the metric; None infers it from the labels.
     """
 
     name: str
@@ -37,10 +40,11 @@ class Row:
     max_drop: str
     budget: str
     shares: Shares = field(default_factory=Shares)
+    metric: str | None = None
 
     def task(self) -> Task:
         """Return the task, as a search makes it of the row."""
-        return build_task(self.model, self.data, shares=self.shares, seed=0).task
+        return build_task(self.model, self.data, metric=self.metric, shares=self.shares, seed=0).task
 
 
 def digits(kind: str) -> Row:
@@ -54,8 +58,6 @@ def cifar10() -> Row | None:
     """Return the ResNet-20 of examples/cifar10."""
     if not DATA.is_dir():
         return None
-    from safetensors.torch import load_file
-
     from examples.cifar10.data import splits
     from examples.cifar10.model import build
 
@@ -66,16 +68,24 @@ def cifar10() -> Row | None:
 
 def minilm() -> Row | None:
     """Return MiniLM-L6 on SST-2, trained as bench/bases says into bench/cache/bases/minilm."""
-    weights = Path(__file__).resolve().parents[1] / "cache" / "bases" / "minilm" / "model.safetensors"
-    if not weights.exists():
+    if not (BASES / "minilm" / "model.safetensors").exists():
         return None
-    from safetensors.torch import load_file
-
     from examples.text.sst2 import build, splits
 
     model = build()
-    model.load_state_dict(load_file(weights))
+    model.load_state_dict(load_file(BASES / "minilm" / "model.safetensors"))
     return Row("MiniLM SST-2", model.eval(), splits(), "2%", "20m", Shares(leave_out_copies=True))
+
+
+def chargpt() -> Row | None:
+    """Return the character GPT, trained as bench/bases says into bench/cache/bases/chargpt."""
+    if not (BASES / "chargpt" / "model.safetensors").exists():
+        return None
+    from bench.bases.chargpt import build, splits
+
+    model = build()
+    model.load_state_dict(load_file(BASES / "chargpt" / "model.safetensors"))
+    return Row("char-GPT Shakespeare", model.eval(), splits(), "2%", "10m", metric="perplexity")
 
 
 ROWS: dict[str, Callable[[], Row | None]] = {
@@ -83,6 +93,7 @@ ROWS: dict[str, Callable[[], Row | None]] = {
     "mlp": lambda: digits("mlp"),
     "cifar10": cifar10,
     "minilm": minilm,
+    "chargpt": chargpt,
 }
 
 
