@@ -1,7 +1,7 @@
 """`python -m bench.joint [ROW | ROW/PART ...]`: every contender at equal budget; writes results/joint.{json,md}.
 
-Rows: cnn, mlp (digits), cifar10, minilm and chargpt (skipped where the data or the trained network is missing). Parts: the
-contenders, such as `cnn/joint`, and `latency`. What is not named keeps its last results.
+Rows: cnn, mlp (digits), cifar10, minilm and chargpt (skipped where the data or the trained network is missing).
+Parts: the contenders, such as `cnn/joint`, and `latency`. What is not named keeps its last results.
 """
 
 import json
