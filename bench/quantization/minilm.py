@@ -81,8 +81,8 @@ TITLE = """## MiniLM on SST-2
 The pretrained all-MiniLM-L6-v2 with a classifier, fine-tuned for a third of an epoch. Calibrated on the same unlabelled
 training sentences by every contender. One thread. Latency: processor time of one sentence of 24 tokens, each once a
 round, medians over rounds. Drop: accuracy of the floating-point file minus that of the integer file on the same test
-sentences, with the normal 95 per cent interval of paired outcomes. SQNR: logits. Speed: against the fastest
-floating-point file."""
+sentences, with the normal 95 per cent interval of paired outcomes. SQNR: logits; how close a file can come to
+its simulation stands in quantization_fidelity.md. Speed: against the fastest floating-point file."""
 
 
 def run(options) -> None:

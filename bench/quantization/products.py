@@ -84,7 +84,7 @@ def _simulated(product: Product, tensors: dict[str, np.ndarray]) -> np.ndarray:
     x = torch.from_numpy(tensors[product.reads])
     step, zero = place_dynamic(x, _CODES)
     if product.grid:
-        step, zero = (torch.from_numpy(np.asarray(tensors[name])).to(x.dtype) for name in product.grid)
+        step, zero = (torch.from_numpy(np.array(tensors[name])).to(x.dtype) for name in product.grid)
     values = decode(encode(x, step, zero, _CODES), step, zero, _CODES).double().numpy()
     codes, steps, zeros, bias = (tensors[name].astype(np.float64) if name else 0.0 for name in product.weight)
     return values @ ((codes - zeros) * steps) + bias

@@ -116,9 +116,13 @@ def test_balance_brings_a_model_that_norms_its_stream_closer_to_the_original(
     assert db(balanced(tokens).detach(), file) >= 40
 
 
-def test_balance_leaves_alone_what_needs_no_scale(attention, tokens):
-    graph = capture(attention, {"tokens": tokens})
-    assert RESCALINGS["balance"](worth=1e-6)(graph, [{"tokens": tokens}], WEIGHT) == 0
+def test_where_balance_puts_products_does_not_depend_on_the_samples(norm_last, tokens):
+    kept = []
+    for batch, worth in ((tokens, 1.0), (tokens[:1] * 0.01, 1e-9)):
+        graph = capture(norm_last, (tokens,))
+        kept.append((RESCALINGS["balance"](worth=worth)(graph, [(batch,)], WEIGHT), set(graph.state_dict())))
+    assert kept[0][0] >= 2
+    assert kept[1] == (0, kept[0][1])
 
 
 def test_equalization_repairs_unequal_channels(db):

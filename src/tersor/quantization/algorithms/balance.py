@@ -24,12 +24,12 @@ class Balance:
 
     For each tensor over tokens that linear layers read: `argmin_alpha sum ||Q(X / s) Q(s W) - X W||^2` over `alpha`
     in 0.5, 0.6, ..., 1. The norm before the layers takes `1 / s` where they alone read it; elsewhere, as after an
-    activation or a norm that the stream reads too, the file has one more product per tensor, and the scale must pay
-    for it.
+    activation or a norm that the stream reads too, the file has one more product per tensor. Where these products
+    stand does not depend on the samples, so that a model can be made again from few.
 
     Attributes:
         rows: samples the error is measured on, of each batch.
-        worth: largest error, as a share of the error without a scale, that is worth one.
+        worth: largest error, as a share of the error without a scale, at which a tensor is rescaled.
 
     Source: Xiao et al., SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models,
     ICML 2023, equation 4; the search is that of AWQ.
@@ -39,21 +39,21 @@ class Balance:
     worth: float = 0.8
 
     def __call__(self, graph_module: fx.GraphModule, batches: Sequence[Inputs], weight: QSpec) -> int:
-        """Rescale where it helps; return how many tensors."""
+        """Rescale where it helps; return for how many tensors it did."""
         groups, changed = token_groups(graph_module.graph), 0
         seen = _look(graph_module, [group.output.name for group in groups], batches, self.rows)
         for group, x in zip(groups, seen, strict=True):
             scale = self._search(x, weights_of(graph_module, group), weight)
-            if scale is not None:
-                move_scale(graph_module, group, scale)
-                changed += 1
+            move_scale(graph_module, group, scale)
+            changed += bool((scale != 1).any())
         return changed
 
-    def _search(self, x: Tensor, weights: Sequence[Tensor], spec: QSpec) -> Tensor | None:
-        """Return the best scale, or None where none is worth it; the last two rows of `x` are its extremes."""
+    def _search(self, x: Tensor, weights: Sequence[Tensor], spec: QSpec) -> Tensor:
+        """Return the best scale, ones where none is worth it; the last two rows of `x` are its extremes."""
         reach = x.abs().amax(0).clamp(min=1e-5)
         column = torch.stack([w.abs().amax(0) for w in weights]).amax(0).clamp(min=1e-5)
-        best, least = None, self.worth * _error(x, weights, torch.ones_like(reach), spec)
+        best = torch.ones_like(reach)
+        least = self.worth * _error(x, weights, best, spec)
         for alpha in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
             scale = reach**alpha / column ** (1.0 - alpha)
             scale = scale / scale.log().mean().exp()
