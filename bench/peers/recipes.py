@@ -108,14 +108,20 @@ class Reader(CalibrationDataReader):
 
 
 def prepared(artefact: Artefact, folder: Path) -> Path:
-    """Return the file after ONNX Runtime's optional preparation; as it was where that cannot tell its shapes."""
+    """Return the file after ONNX Runtime's preparation; where that cannot tell shapes, without the stored ones.
+
+    Stored shapes of weights stop the quantizer for dynamic ranges: it transposes weights and keeps the shapes.
+    """
+    import onnx
+
     ready = folder / "ready.onnx"
     try:
         with chdir(folder):  # it leaves files where it runs
             quant_pre_process(artefact.path, ready)
-    except Exception as error:  # it raises nothing more special
-        print(f"  not prepared: {error}", flush=True)
-        return artefact.path
+    except Exception:  # it raises nothing more special
+        model = onnx.load(artefact.path)
+        del model.graph.value_info[:]
+        onnx.save(model, ready)
     return ready
 
 
