@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from bench.bases import weights
 from tersor.cli.demo import trained
 from tersor.cli.digits import split_digits
 from tersor.loading.build import build_task
@@ -17,7 +18,6 @@ from tersor.search.events import silent
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
-BASES = ROOT / "bench" / "cache" / "bases"
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ def cifar10() -> Row | None:
 
 def minilm() -> Row | None:
     """Return MiniLM-L6 on SST-2, trained as bench/bases says into bench/cache/bases/minilm."""
-    if not (BASES / "minilm" / "model.safetensors").exists():
+    if not weights("minilm").exists():
         return None
     from examples.text.sst2 import build, splits
 
     model = build()
-    model.load_state_dict(load_file(BASES / "minilm" / "model.safetensors"))
+    model.load_state_dict(load_file(weights("minilm")))
     return Row("MiniLM SST-2", model.eval(), splits(), "2%", "20m", Shares(leave_out_copies=True))
 
 
 def chargpt() -> Row | None:
     """Return the character GPT, trained as bench/bases says into bench/cache/bases/chargpt."""
-    if not (BASES / "chargpt" / "model.safetensors").exists():
+    if not weights("chargpt").exists():
         return None
     from bench.bases.chargpt import build, splits
 
     model = build()
-    model.load_state_dict(load_file(BASES / "chargpt" / "model.safetensors"))
+    model.load_state_dict(load_file(weights("chargpt")))
     return Row("char-GPT Shakespeare", model.eval(), splits(), "2%", "10m", metric="perplexity")
 
 

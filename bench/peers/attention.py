@@ -8,17 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from bench.bases import weights
 from bench.peers.piece import Samples, Work
 from tersor.loading.build import build_task
 from tersor.loading.split import Shares
 from tersor.loading.task import Split
-
-BASES = Path(__file__).resolve().parents[1] / "cache" / "bases"
-
-
-def weights(base: str) -> Path:
-    """Return the file with the weights of a base."""
-    return BASES / base / "model.safetensors"
 
 
 def minilm(seed: int, folder: Path) -> Work:

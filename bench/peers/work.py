@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.bases import weights
 from bench.peers import attention
 from bench.peers.piece import Samples, Work
 from tersor.cli.digits import ConvNet, Perceptron, split_digits
@@ -144,6 +145,6 @@ def missing(name: str) -> str:
     """Return what a piece of work needs and does not find, in words; empty where all is there."""
     if name in NEEDS_DATA and not DATA.is_dir():
         return "its data is not beside the repository"
-    if name in NEEDS_BASE and not attention.weights(NEEDS_BASE[name]).exists():
+    if name in NEEDS_BASE and not weights(NEEDS_BASE[name]).exists():
         return f"there is no bench/cache/bases/{NEEDS_BASE[name]}; bench/bases/README.md says how to train it"
     return ""

@@ -13,7 +13,7 @@ from tersor.errors import CertificateError, DataError
 from tersor.exporting.artefact import Session
 from tersor.loading.inputs import flatten, to_numpy
 from tersor.loading.metric import Metric
-from tersor.loading.task import Batch, Split
+from tersor.loading.task import Batch, Split, Task
 from tersor.measurement.quality import evaluate, predict
 
 _HASH_BATCH = 256
@@ -48,6 +48,11 @@ class Seal:
         self._split = split
         self._reader = ""
         self._sha256 = ""
+
+    @classmethod
+    def of(cls, task: Task, ledger: Ledger) -> "Seal":
+        """Return the certification samples of `task` behind their lock."""
+        return cls(task.certification, ledger, labelled=task.kind != "fidelity", drawn=task.drawn)
 
     @property
     def name(self) -> str:

@@ -78,12 +78,7 @@ def _certified(
         )
     value = evaluate(task.metric, as_module(base, threads=threads), task.search)
     margin = parse_drop(flags.max_drop).margin(value)
-    seal = Seal(
-        task.certification,
-        Ledger(flags.ledger or folder / LEDGER),
-        labelled=task.kind != "fidelity",
-        drawn=task.drawn,
-    )
+    seal = Seal.of(task, Ledger(flags.ledger or folder / LEDGER))
     check_samples(task, flags.confidence, margin, seal)
 
     def contender(file: "Artefact") -> Contender:

@@ -74,6 +74,7 @@ class Drawn:
         inputs: what a sample holds.
         size: number of samples.
         seed: of the draw.
+        together: samples that are best fetched at once.
     """
 
     inputs: tuple[DrawnInput, ...]

@@ -19,7 +19,6 @@ from tersor.errors import ArgumentError, FolderError
 from tersor.loading.build import Built, build_task
 from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.split import Shares
-from tersor.loading.task import Task
 from tersor.reporting.folder import refuse_foreign
 from tersor.reporting.remains import clear_remains
 from tersor.search.answer import confirm, in_order, measured
@@ -127,7 +126,7 @@ def carry_out(order: Order) -> Result:
     with Stops(lambda text: log(Event("result", text))) as stops:
         built = _built(order)
         request = without_learning(request, order.options.get("methods"), built.task)
-        seal = _sealed(built.task, _ledger(order, journal))
+        seal = Seal.of(built.task, _ledger(order, journal))
         if order.resumed:
             order.asked.check_same(built.task.model, seal.data_sha256)
 
@@ -149,10 +148,6 @@ def _clock(order: Order, before_s: float) -> Clock:
     begun_s = time.monotonic() - order.options.get("lead_s", 0.0) - before_s
     budget_s = order.request.budget_s if order.extra_s is None else before_s + order.extra_s
     return Clock(budget_s, begun_s)
-
-
-def _sealed(task: Task, ledger: Ledger) -> Seal:
-    return Seal(task.certification, ledger, labelled=task.kind != "fidelity", drawn=task.drawn)
 
 
 def _built(order: Order) -> Built:

@@ -89,6 +89,7 @@ class Lessons:
         hopeless: shares whose designs were too far off to be trained.
         effort: the schedule, with the time that training has taken so far.
         finalists: stitched models that get a short training.
+        racing: the samples on which they are compared, with the original's answers; None before the first race.
     """
 
     prices: Prices
@@ -97,6 +98,12 @@ class Lessons:
     hopeless: set[float] = field(default_factory=set)
     effort: Effort = FREE
     finalists: int = 3
+    racing: Racing | None = None
+
+    def race(self, run: Run) -> Racing:
+        """Return a race with nobody ahead yet; the original answers its samples once in a search."""
+        self.racing = self.racing or racing_of(run)
+        return self.racing.anew()
 
     def target(self, precisions: Sequence[str], share: float) -> float:
         """Return the price that keeps `share` of what could go: from the original at its best down to the cheapest."""
@@ -120,7 +127,7 @@ def propose(
     """
     kinds = tuple(dict.fromkeys(unit.kind for unit in known.space.units))
     precision, target = _aim(known.space, lessons, precisions, share)
-    desk = _Desk(run, known, lessons, precision, target, racing_of(run))
+    desk = _Desk(run, known, lessons, precision, target, lessons.race(run))
     made = [desk.tried(desk.design((kind,))) for kind in kinds] if len(kinds) > 1 else []
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))

@@ -83,6 +83,10 @@ class Racing:
             self.best = seen
         return found
 
+    def anew(self) -> "Racing":
+        """Return another race on the same samples, with nobody ahead yet."""
+        return Racing(self.batches, self.answers, self.loss)
+
     def told(self) -> str:
         """Return in words how many samples the race took."""
         models, groups = self.raced

@@ -9,7 +9,7 @@ from torch import nn
 from tersor.errors import TersorError
 from tersor.search.effort import steps_in
 from tersor.search.propose import Lessons, Proposal, lost_by
-from tersor.search.racing import Racing, racing_of
+from tersor.search.racing import Racing
 from tersor.search.run import Run, trains
 from tersor.search.shrink import restored
 
@@ -34,14 +34,14 @@ def climb(run: Run, proposals: Sequence[Proposal], lessons: Lessons, epochs: flo
     Args:
         run: the search.
         proposals: stitched, all for the same target.
-        lessons: how many go on; changed.
+        lessons: how many go on, which is changed, and the samples to compare on.
         epochs: passes of the full training that follows.
     """
     ranked = sorted(proposals, key=lambda p: p.divergence)[: lessons.finalists]
     short = min(SHORT * epochs, _MOST_EPOCHS)
     if len(ranked) < 2 or not trains(run) or short < _LEAST_EPOCHS or run.clock.budget_s is None:
         return ranked[0]
-    after = _trained(run, ranked, racing_of(run), short)
+    after = _trained(run, ranked, lessons.race(run), short)
     rho = spearman([p.divergence for p in ranked], [p.divergence for p in after])
     lessons.finalists = _FEWER if rho >= _FORETOLD else _MORE
     best = min(after, key=lambda p: p.divergence)
