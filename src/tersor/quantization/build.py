@@ -15,7 +15,7 @@ from tersor.quantization.insert import insert
 from tersor.quantization.layers import Layer
 from tersor.quantization.march import march
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.placement import EVERY_LAYER, PLACEMENTS, Layout, candidates, lay_out
+from tersor.quantization.placement import EVERY_LAYER, Layout, candidates, lay_out, placement_for
 from tersor.quantization.ranges.registry import range_rule
 from tersor.quantization.recipe import Recipe
 
@@ -31,7 +31,8 @@ def build(
     for rescale in rescalings_of(recipe):
         rescale(quantized, batches, scheme.weight)
     reference = copy.deepcopy(quantized)
-    layout = lay_out(quantized.graph, PLACEMENTS[scheme.kind], _floats(quantized.graph, edits, scheme))
+    placement = placement_for(scheme.kind, scheme.runtime)
+    layout = lay_out(quantized.graph, placement, _floats(quantized.graph, edits, scheme))
     if not layout.weighted:
         raise ArgumentError(
             f"No site of the model can run in integers: {'; '.join(set(layout.floats.values()))}."
@@ -101,7 +102,8 @@ def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
 
 
 def _floats(graph: fx.Graph, edits: Mapping[str, Quantize], scheme: Scheme) -> dict[str, str]:
-    possible, names = set(candidates(graph, PLACEMENTS[scheme.kind]).values()), names_of(graph)
+    placement, names = placement_for(scheme.kind, scheme.runtime), names_of(graph)
+    possible = set(candidates(graph, placement).values())
     floats = {name: reason for name, reason in unsupported(graph).items() if name not in names}
     floats |= {name: "the plan leaves it in floating point" for name in names if name not in edits}
     reason = f"{scheme.kind} integers have no fast kernel for it"

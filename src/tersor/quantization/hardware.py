@@ -7,6 +7,7 @@ import torch
 from tersor._check import one_of
 from tersor.errors import ArgumentError
 from tersor.quantization.grid import QSpec
+from tersor.quantization.placement import STATIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,18 @@ class Scheme:
         activation: codes of activations; None where they stay in floating point.
         weight: codes of weights.
         reason: why these.
+        runtime: whose places of rounding a static scheme takes: `onnxruntime`, or `openvino`, whose convolutions add
+            before they round. The file runs in both, and computes what the model computes in this one.
     """
 
     kind: str
     activation: QSpec | None
     weight: QSpec
     reason: str
+    runtime: str = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        one_of("runtime", self.runtime, STATIC)
 
     def weight_codes(self, bits: int) -> QSpec:
         """Return the codes of a weight of `bits` bits, never wider than the kernels allow."""
@@ -86,7 +93,7 @@ class Scheme:
 KINDS = ("static", "dynamic", "int8", "int4")
 
 
-def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
+def scheme_for(processor: Processor, kind: str = "static", runtime: str = "onnxruntime") -> Scheme:
     """Return the codes that `processor` multiplies without loss.
 
     x86: unsigned activations, signed weights per output channel; weights within +-64 where the kernels' 16-bit sums
@@ -95,12 +102,13 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
     Args:
         processor: what `detect` found.
         kind: `static`, `dynamic`, or `int8` and `int4`: weights alone, with `weight_only`'s defaults.
+        runtime: where the file will run, as in `Scheme`; only static schemes differ.
 
     Returns:
         The scheme, with its reason.
 
     Raises:
-        ArgumentError: if `kind` is none of these.
+        ArgumentError: if `kind` or `runtime` is none of these.
 
     Example:
         >>> scheme_for(Processor("x86", frozenset({"avx2"}))).weight.qmax
@@ -124,7 +132,7 @@ def scheme_for(processor: Processor, kind: str = "static") -> Scheme:
         if reach == 127
         else "sums pairs of products in 16 bits, which saturate above 64"
     )
-    return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.")
+    return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.", runtime)
 
 
 def weight_only(

@@ -1,7 +1,8 @@
 """Which edges of a graph carry integers: one placement profile per runtime, as data, and the rule that reads it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Placement:
         followers: operations that run on codes when one of their tensors is resident.
         carriers: operations that move or compare codes, so that input and output share one grid.
         activations: operations that the grid of their result absorbs, when they alone follow a kernel.
+        sums: additions done inside the closed kernel that they alone follow, before its result is rounded.
     """
 
     closed: frozenset[Any]
@@ -33,6 +35,7 @@ class Placement:
     followers: frozenset[Any]
     carriers: frozenset[Any]
     activations: frozenset[Any]
+    sums: frozenset[Any] = frozenset()
 
     @property
     def weighted(self) -> frozenset[Any]:
@@ -66,14 +69,13 @@ ONNXRUNTIME_CPU = Placement(
     activations=frozenset({ATEN.relu.default, ATEN.hardtanh.default, ATEN.relu6.default}),
 )  # fmt: skip
 
+#: OpenVINO on a CPU: as ONNX Runtime, except that a convolution adds the other operand to its sums and rounds once
+#: (bench/results/quantization_fidelity.md).
+OPENVINO_CPU = replace(ONNXRUNTIME_CPU, sums=frozenset({ATEN.add.Tensor}))
 #: Layers whose ranges are taken at run time, or whose weights alone are integers: matrix products.
 _LINEAR_ONLY = Placement(frozenset(), frozenset({ATEN.linear.default}), frozenset(), frozenset(), frozenset())
-#: The profile of each kind of scheme.
-PLACEMENTS = {
-    "static": ONNXRUNTIME_CPU,
-    "dynamic": _LINEAR_ONLY,
-    "weights": _LINEAR_ONLY,
-}
+#: The profile of static schemes for each runtime that they can be made for.
+STATIC = {"onnxruntime": ONNXRUNTIME_CPU, "openvino": OPENVINO_CPU}
 #: Every layer that some scheme quantizes.
 EVERY_LAYER = ONNXRUNTIME_CPU
 
@@ -95,6 +97,11 @@ class Layout:
     grids: Mapping[fx.Node, fx.Node]
     everywhere: frozenset[fx.Node]
     floats: Mapping[str, str] = field(default_factory=dict)
+
+
+def placement_for(kind: str, runtime: str) -> Placement:
+    """Return what `runtime` computes in integers of a scheme of this kind."""
+    return STATIC[runtime] if kind == "static" else _LINEAR_ONLY
 
 
 def site_of(node: fx.Node) -> str:
@@ -152,8 +159,20 @@ def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) ->
     rounded = {node for node in resident if not _is_absorbed(node, placement)}
     integer |= {*weighted, *(node for node in rounded if node.target in placement.carriers)}
     read = {tensor for node in integer for tensor in tensors_into(node)}
-    ordered = [node for node in graph.nodes if node in rounded | read]
-    return Layout(weighted, frozenset(integer), _share(ordered, placement), frozenset(rounded), dict(floats))
+    summed = _summed(integer, closed, placement)
+    ordered = [node for node in graph.nodes if node in (rounded | read) - summed]
+    everywhere = frozenset(rounded - summed)
+    return Layout(weighted, frozenset(integer), _share(ordered, placement), everywhere, dict(floats))
+
+
+def _summed(integer: set[fx.Node], closed: set[fx.Node], placement: Placement) -> set[fx.Node]:
+    """Return the kernels that do the addition that alone reads them; of the two of one addition, the first."""
+    found = set[fx.Node]()
+    for node in integer:
+        if node.target in placement.sums:
+            alone = (source for source in tensors_into(node) if source in closed and len(source.users) == 1)
+            found.update(islice(alone, 1))
+    return found
 
 
 def _spread_residency(

@@ -5,7 +5,7 @@ from torch import fx, nn
 from tersor._check import one_of
 from tersor.loading.inputs import Inputs
 from tersor.quantization.capture import capture, get_tensor, operands
-from tersor.quantization.placement import EVERY_LAYER, PLACEMENTS, candidates
+from tersor.quantization.placement import EVERY_LAYER, candidates
 
 #: Runtime -> the kinds of schemes that it has fast kernels for.
 KERNELS: dict[str, tuple[str, ...]] = {
@@ -47,10 +47,7 @@ def schemes(model: nn.Module, inputs: Inputs, runtime: str = "onnxruntime") -> t
 def ranked(graph_module: fx.GraphModule) -> tuple[str, ...]:
     """Return the kinds of schemes that fit a captured graph, most promising first."""
     graph = graph_module.graph
-    layers, convolutions = (
-        candidates(graph, EVERY_LAYER),
-        candidates(graph, PLACEMENTS["static"], closed=True),
-    )
+    layers, convolutions = candidates(graph, EVERY_LAYER), candidates(graph, EVERY_LAYER, closed=True)
     if not layers:
         return ()
     mostly_linear = 2 * len(convolutions) < len(layers)

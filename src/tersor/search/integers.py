@@ -14,7 +14,7 @@ from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize_module, sites
 from tersor.quantization.schemes import schemes
 from tersor.search.candidate import Candidate
-from tersor.search.run import Build, Run, calibration_inputs, placed
+from tersor.search.run import Build, Run, calibration_inputs, codes_for, placed
 from tersor.search.shrink import restore
 from tersor.search.stored import Grid, remade
 from tersor.search.unlearned import unlearned
@@ -64,7 +64,8 @@ def in_integers(run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0
         assert parent.model is not None
         inputs, samples = run.task.inputs, calibration_inputs(run.task)
         plan = allowed_sites(run, parent.model, scheme)
-        model = quantize_module(parent.model, inputs, samples, scheme=scheme, plan=plan)
+        codes = codes_for(run, scheme)
+        model = quantize_module(parent.model, inputs, samples, scheme=codes, plan=plan)
         trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())
         return replace(twin_of(blank, parent, model, scheme), model=trained, losses=losses)
 

@@ -10,7 +10,7 @@ from tersor.quantization.sensitivity import Cost, sensitivity
 from tersor.search.candidate import Candidate
 from tersor.search.integers import BITS, WORDS, allowed_sites, twin_of
 from tersor.search.propose import lost_by
-from tersor.search.run import Build, Run, calibration_inputs
+from tersor.search.run import Build, Run, calibration_inputs, codes_for
 
 #: Schemes that round activations too: that is where single sites hurt.
 MIXABLE = ("static", "dynamic")
@@ -37,13 +37,13 @@ def in_part(run: Run, parent: Candidate, scheme: str) -> Build:
 
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
-        samples = calibration_inputs(run.task)
+        samples, codes = calibration_inputs(run.task), codes_for(run, scheme)
         plan = allowed_sites(run, parent.model, scheme)
-        whole = quantize_module(parent.model, run.task.inputs, samples, scheme=scheme, plan=plan)
+        whole = quantize_module(parent.model, run.task.inputs, samples, scheme=codes, plan=plan)
         costs = sensitivity(whole, samples)
         for count in _counts(len(costs)):
             rounded = Plan(tuple(Quantize(cost.site, *BITS[scheme]) for cost in costs[count:]))
-            model = quantize_module(parent.model, run.task.inputs, samples, scheme=scheme, plan=rounded)
+            model = quantize_module(parent.model, run.task.inputs, samples, scheme=codes, plan=rounded)
             if lost_by(run, model) <= _ENOUGH * run.margin:
                 steps = (*parent.steps, WORDS[scheme], _words(costs[:count]))
                 return replace(twin_of(blank, parent, model, scheme), steps=steps)

@@ -25,7 +25,7 @@ from tersor.quantization.quantize import quantize_module
 from tersor.search.harm import rankable, space_of
 from tersor.search.pricebook import Pricebook
 from tersor.search.prices import Prices, Seen, glance
-from tersor.search.run import Run, calibration_inputs
+from tersor.search.run import Run, calibration_inputs, codes_for
 from tersor.search.thinned import thinned
 from tersor.surgery.apply import apply
 
@@ -115,7 +115,8 @@ def _split(run: Run, graph: Graph, ranks: Mapping[str, int], precision: str, pat
     plan = Plan(tuple(Factorize(layer, rank) for layer, rank in ranks.items()))
     model = apply(task.model, plan, graph).model
     if precision != "float":
-        model = quantize_module(model, task.inputs, calibration_inputs(task, _FEW), scheme=precision)
+        codes = codes_for(run, precision)
+        model = quantize_module(model, task.inputs, calibration_inputs(task, _FEW), scheme=codes)
     return export(model, task.inputs, path, run.request.target)
 
 

@@ -112,6 +112,11 @@ class Request:
         return self.targets[0]
 
     @property
+    def rounds_as(self) -> str:
+        """The runtime whose places of rounding integers take: OpenVINO's where the file is for OpenVINO alone."""
+        return "openvino" if self.targets == ("openvino",) else "onnxruntime"
+
+    @property
     def call_size(self) -> int:
         """Samples per call when speed is measured."""
         return self.batch or (32 if self.goal == "throughput" else 1)

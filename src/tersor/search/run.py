@@ -18,6 +18,7 @@ from tersor.loading.inputs import Inputs
 from tersor.loading.task import Task
 from tersor.measurement.quality import evaluate
 from tersor.measurement.result import Comparison
+from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
@@ -113,6 +114,11 @@ class Run:
 def trains(run: Run) -> bool:
     """Return whether candidates are trained: there are samples for it, and `distill` is among the methods."""
     return len(run.task.train) > 0 and "distill" in run.request.methods
+
+
+def codes_for(run: Run, kind: str) -> Scheme:
+    """Return the integers of this kind that this processor and the runtime that the file is for compute."""
+    return scheme_for(detect(), kind, run.request.rounds_as)
 
 
 def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[Inputs]:
