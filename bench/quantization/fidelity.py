@@ -56,7 +56,11 @@ activations were moved into weights first.
 OpenVINO adds the other branch of a residual block to the sums of the convolution before it and rounds once, where ONNX
 Runtime rounds the convolution, adds, and rounds again. A static file for OpenVINO is therefore made from a simulation
 of its own, which leaves out the rounding between the two. With the one that ONNX Runtime needs, ResNet-20 in OpenVINO
-was 38 dB from its simulation."""
+was 38 dB from its simulation.
+
+Linear layers are not concerned: where an addition follows, OpenVINO too writes their result in floating point, and adds
+by itself. MiniLM, static, is 6 dB below Itself in OpenVINO; why is not known. It is not the arithmetic in floating
+point: the file of the model that is not rounded is 126 dB from the model in OpenVINO, 128 in ONNX Runtime."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Scheme:
     runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
+        one_of("kind", self.kind, ("static", "dynamic", "weights"))
         one_of("runtime", self.runtime, STATIC)
 
     def weight_codes(self, bits: int) -> QSpec:
