@@ -15,7 +15,9 @@ def network() -> nn.Module:
     )
 
 
-INSTALLED = [name for name in ("onnxruntime", "torch", "openvino") if not RUNTIMES[name].missing()]
+INSTALLED = [
+    name for name in ("onnxruntime", "torch", "openvino", "executorch") if not RUNTIMES[name].missing()
+]
 
 
 @pytest.mark.parametrize("runtime", INSTALLED)

@@ -19,6 +19,7 @@ _ADDS = {
     "dist": "recovery training on several devices",
     "timm": "image models by name (timm:NAME)",
     "openvino": "the OpenVINO runtime",
+    "executorch": "files for phones and small boards, and ExecuTorch to run them here",
     "table": "CSV files as data, and results as a table",
     "keras": "Keras 3 models",
     "ray": "candidates on many machines",

@@ -25,6 +25,7 @@ _ENDINGS = {
     "torch": (".pt2",),
     "torch-compile": (".pt2",),
     "aotinductor": (".pt2",),
+    "executorch": (".pte",),
     "keras": (".keras",),
 }
 #: Largest difference of a converted graph from the file it was made from, over the largest output.
@@ -49,8 +50,10 @@ def export(
 
     Args:
         model: as for `tersor optimize`.
-        to: a runtime, such as onnxruntime (or onnx), openvino or torch; `tersor doctor` lists those at hand. Or keras.
-        output: the file to write, such as model.onnx, model.xml (OpenVINO), model.pt2 (torch) or model.keras.
+        to: a runtime, such as onnxruntime (or onnx), openvino, executorch or torch; `tersor doctor` lists those at
+            hand. Or keras.
+        output: the file to write, such as model.onnx, model.xml (OpenVINO), model.pte (ExecuTorch), model.pt2 (torch)
+            or model.keras.
         example: what the model is run on.
         loading: how to open the model.
         json: print JSON.

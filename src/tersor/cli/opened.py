@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tersor.loading.inputs import Inputs
 
 #: Suffix of a finished graph -> the runtime that opens it.
-_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino"}
+_RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".pte": "executorch"}
 
 
 def load(model: str, loading: ModelFlags) -> "nn.Module":
@@ -84,6 +84,11 @@ def _ends(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         weights = {tensor.name for tensor in graph.initializer}
         inputs = tuple(value.name for value in graph.input if value.name not in weights)
         return inputs, tuple(value.name for value in graph.output)
+    if path.suffix == ".pte":
+        from tersor.exporting.executorch_runtime import shapes_of
+
+        shapes, count = shapes_of(path)  # such a file has no names
+        return tuple(f"input_{i}" for i in range(len(shapes))), tuple(f"output_{i}" for i in range(count))
     from tersor._extras import require
 
     openvino = require("openvino", extra="openvino", purpose="Reading an OpenVINO graph")

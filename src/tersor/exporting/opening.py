@@ -3,6 +3,7 @@
 from tersor._check import one_of, positive
 from tersor.errors import ExportError
 from tersor.exporting import aot_runtime as _aot_runtime
+from tersor.exporting import executorch_runtime as _executorch_runtime
 from tersor.exporting import onnx_runtime as _onnx_runtime
 from tersor.exporting import openvino_runtime as _openvino_runtime
 from tersor.exporting import torch_runtime as _torch_runtime
@@ -10,7 +11,7 @@ from tersor.exporting.artefact import Artefact, Session
 from tersor.exporting.runtimes import RUNTIMES
 
 #: Importing a runtime's module registers it.
-_REGISTERED = (_onnx_runtime, _torch_runtime, _aot_runtime, _openvino_runtime)
+_REGISTERED = (_onnx_runtime, _torch_runtime, _aot_runtime, _openvino_runtime, _executorch_runtime)
 
 
 def open_artefact(artefact: Artefact, *, threads: int = 1) -> Session:

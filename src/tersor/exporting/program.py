@@ -16,6 +16,8 @@ from tersor.loading.inputs import Inputs, batch_size, call, flatten, main_output
 from tersor.quantization.model import QuantizedModel
 
 _DTYPES_WITHOUT_ARRAYS = (torch.bfloat16,)
+#: Longest sequence of a graph with an end to each axis, if the example is not longer.
+_LONGEST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Program:
     """
 
     graph: torch.export.ExportedProgram
-    model: nn.Module
+    model: "Flat"
     arguments: tuple[Tensor, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -72,9 +74,25 @@ def capture(model: nn.Module, inputs: Inputs) -> Program:
     arguments = _at_least_two(tuple(tensor.detach().cpu().clone() for tensor in flatten(inputs)))
     with torch.no_grad(), silence():
         outputs = _output_names(flat, arguments, names)
-        graph = _export(Flat(lowered, inputs), arguments)
+        graph = _export(Flat(lowered, inputs), arguments, _dynamic_shapes(arguments))
     rounded = twin if isinstance(twin, QuantizedModel) else None
     return Program(graph, flat, arguments, names, outputs, rounded, session_entries(twin))
+
+
+def recapture(program: Program, model: nn.Module | None, largest_batch: int) -> torch.export.ExportedProgram:
+    """Return the graph of a captured model, or of another form of it, with an end to each axis that varies.
+
+    Args:
+        program: what was captured.
+        model: the other form; None for the model as it is.
+        largest_batch: samples that the graph takes at most; with 1, always one.
+    """
+    flat = program.model if model is None else Flat(model, program.model.template)
+    # Decisions that a lowering takes for the example's size narrow what its graph takes; the largest has to stay.
+    arguments = resize(program.arguments, largest_batch)
+    longest = max((*(length for tensor in arguments for length in tensor.shape[1:2]), _LONGEST))
+    with torch.no_grad(), silence():
+        return _export(flat, arguments, _dynamic_shapes(arguments, largest_batch, longest))
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -213,12 +231,13 @@ def _at_least_two(arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return resize(arguments, 2) if batch_size(arguments) == 1 else arguments
 
 
-def _export(flat: Flat, arguments: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    shapes = (_dynamic_shapes(arguments),)
+def _export(
+    flat: Flat, arguments: tuple[Tensor, ...], shapes: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
     failures: list[Exception] = []
     for strict in (False, True):
         try:
-            return torch.export.export(flat, arguments, dynamic_shapes=shapes, strict=strict)
+            return torch.export.export(flat, arguments, dynamic_shapes=(shapes,), strict=strict)
         except Exception as error:
             failures.append(error)
     raise ExportError(
@@ -228,12 +247,16 @@ def _export(flat: Flat, arguments: tuple[Tensor, ...]) -> torch.export.ExportedP
     ) from failures[0]
 
 
-def _dynamic_shapes(arguments: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+def _dynamic_shapes(
+    arguments: tuple[Tensor, ...], largest_batch: int | None = None, longest: int | None = None
+) -> tuple[dict[int, Any], ...]:
     """Return the axes that may vary: the batch must; the length of token sequences may where the model allows it."""
-    batch, size = torch.export.Dim("batch", min=1), batch_size(arguments)
+    size = batch_size(arguments)
+    batch = {} if largest_batch == 1 else {0: torch.export.Dim("batch", min=1, max=largest_batch)}
+    length = torch.export.Dim.AUTO if longest is None else torch.export.Dim.AUTO(max=longest)
     return tuple(
-        ({0: batch} if has_batch(tensor, size) else {})
-        | ({1: torch.export.Dim.AUTO} if tensor.dim() > 1 and not tensor.is_floating_point() else {})
+        (batch if has_batch(tensor, size) else {})
+        | ({1: length} if tensor.dim() > 1 and not tensor.is_floating_point() else {})
         for tensor in arguments
     )
 

@@ -23,6 +23,8 @@ _FILES = {
     "pass the PyTorch model that it was exported from.",
     ".xml": "An OpenVINO file is a finished graph, which tersor does not read as a model; "
     "pass the PyTorch model that it was exported from.",
+    ".pte": "An ExecuTorch file is a finished program, which tersor does not read as a model; "
+    "pass the PyTorch model that it was exported from.",
     ".safetensors": "A .safetensors file holds weights without the network; pass file.py:build --weights FILE.",
     ".pt": "A torch file holds weights, or a pickle that runs code; pass file.py:build --weights FILE, or "
     "--allow-code-execution if it is a whole module that you saved yourself.",

@@ -69,7 +69,8 @@ class Scheme:
         weight: codes of weights.
         reason: why these.
         runtime: whose places of rounding a static scheme takes: `onnxruntime`, or `openvino`, whose convolutions add
-            before they round. The file runs in both, and computes what the model computes in this one.
+            before they round, or `executorch`, whose products round what they give. The file runs in each, and computes
+            what the model computes in this one.
     """
 
     kind: str
@@ -121,7 +122,7 @@ def scheme_for(processor: Processor, kind: str = "static", runtime: str = "onnxr
     """
     if one_of("scheme", kind, ("auto", *KINDS)) in ("int8", "int4"):
         return weight_only(int(kind.removeprefix("int")))
-    reach = 127 if processor.sums_exactly else 64
+    reach = 127 if processor.sums_exactly or runtime == "executorch" else 64  # XNNPACK never sums in 16 bits
     weight = QSpec(-reach, reach, axis=0, symmetric=True)
     if kind == "dynamic" or processor.architecture in ("x86", "other"):
         activation = QSpec(0, 255, dynamic=kind == "dynamic")

@@ -72,10 +72,18 @@ ONNXRUNTIME_CPU = Placement(
 #: OpenVINO on a CPU: as ONNX Runtime, except that a convolution adds the other operand to its sums and rounds once
 #: (bench/results/quantization_fidelity.md).
 OPENVINO_CPU = replace(ONNXRUNTIME_CPU, sums=frozenset({ATEN.add.Tensor}))
+#: ExecuTorch's XNNPACK, whose integer kernels all round what they give: with it, products too.
+XNNPACK = Placement(
+    closed=frozenset({ATEN.conv2d.default, ATEN.linear.default}),
+    open=frozenset(),
+    followers=frozenset({ATEN.add.Tensor, ATEN.mul.Tensor, OPS.global_average_pool.default}),
+    carriers=_CARRIERS - {ATEN.max_pool1d.default, ATEN.upsample_nearest2d.vec},
+    activations=ONNXRUNTIME_CPU.activations,
+)
 #: Layers whose ranges are taken at run time, or whose weights alone are integers: matrix products.
 _LINEAR_ONLY = Placement(frozenset(), frozenset({ATEN.linear.default}), frozenset(), frozenset(), frozenset())
 #: The profile of static schemes for each runtime that they can be made for.
-STATIC = {"onnxruntime": ONNXRUNTIME_CPU, "openvino": OPENVINO_CPU}
+STATIC = {"onnxruntime": ONNXRUNTIME_CPU, "openvino": OPENVINO_CPU, "executorch": XNNPACK}
 #: Every layer that some scheme quantizes.
 EVERY_LAYER = ONNXRUNTIME_CPU
 

@@ -11,6 +11,7 @@ from tersor.quantization.placement import EVERY_LAYER, candidates
 KERNELS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("static", "dynamic", "int8", "int4"),
     "openvino": ("static", "int8", "int4"),
+    "executorch": ("static",),
 }
 
 

@@ -36,7 +36,7 @@ _UNHURRIED_S = 240.0
 #: With fewer, the runtime that starts slowest and runs slowest is not raced.
 _HURRIED_S, _SLOW = 180.0, "torch"
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
-_NOT_RACED = ("torch-compile", "aotinductor")
+_NOT_RACED = ("torch-compile", "aotinductor", "executorch")
 _HERE = Path()
 _BASELINES, STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...], config=ENDLESS)
 

@@ -1,4 +1,4 @@
-"""Folders: what tersor wrote, a saved Hugging Face model, and OpenVINO's pair of files."""
+"""Folders: what tersor wrote, a saved Hugging Face model; and graphs of OpenVINO and ExecuTorch."""
 
 import json
 from collections import Counter
@@ -86,3 +86,15 @@ def openvino_file(path: Path) -> Content:
     facts = {"layers": ", ".join(f"{name} {count}" for name, count in counts.most_common(24))}
     safety = Safety.DATA if layers and not missing else Safety.BROKEN
     return Content(kind=kind, safety=safety, reasons=missing, facts=facts)
+
+
+def executorch_file(path: Path) -> Content:
+    """Look at the head of an ExecuTorch program: instructions for kernels of the runtime, and weights."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[4:6] != b"ET":
+        reason = "It does not begin as an ExecuTorch program does."
+        return Content(kind="ExecuTorch program", safety=Safety.BROKEN, reasons=(reason,))
+    return Content(
+        kind="ExecuTorch program", safety=Safety.DATA, facts={"format": head[4:8].decode("ascii", "replace")}
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tersor.cli.inspection.findings import Content, Inspection, Safety
-from tersor.cli.inspection.folders import folder, openvino_file
+from tersor.cli.inspection.folders import executorch_file, folder, openvino_file
 from tersor.cli.inspection.keras_file import hdf5_file, keras_file
 from tersor.cli.inspection.pickles import pickle_file, program_file, torch_file
 from tersor.cli.inspection.tensor_files import npy_file, npz_file, safetensors_file
@@ -28,6 +28,7 @@ FORMATS: dict[str, Callable[[Path], Content]] = {
     ".keras": keras_file,
     ".pt2": program_file,
     ".xml": openvino_file,
+    ".pte": executorch_file,
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), torch_file),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), pickle_file),
     **dict.fromkeys((".h5", ".hdf5"), hdf5_file),
