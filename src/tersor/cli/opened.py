@@ -34,7 +34,17 @@ def load(model: str, loading: ModelFlags) -> "nn.Module":
 def is_file(reference: str) -> bool:
     """Whether `reference` is a finished graph, or a folder of tersor that holds one."""
     path = Path(reference)
-    return path.suffix in _RUNTIMES or (path / "model.onnx").is_file()
+    return path.suffix in _RUNTIMES or (path.is_dir() and _main_file(path).is_file())
+
+
+def _main_file(given: Path) -> Path:
+    """Return the graph of a folder that tersor wrote; a file is its own."""
+    if not given.is_dir():
+        return given
+    return next(
+        (path for path in (given / f"model{suffix}" for suffix in _RUNTIMES) if path.is_file()),
+        given / "model.onnx",
+    )
 
 
 def find_artefact(reference: str) -> "Artefact":
@@ -48,7 +58,7 @@ def find_artefact(reference: str) -> "Artefact":
     from tersor.exporting.files import shipped_bytes
 
     given = Path(reference)
-    path = given / "model.onnx" if given.is_dir() else given
+    path = _main_file(given)
     found = inspect(path)
     if not found.safe:
         raise ModelError(f"{reference!r} is {found.content.safety.value}. {' '.join(found.content.reasons)}")

@@ -12,7 +12,7 @@ from tersor.loading.task import Task
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize_module, sites
-from tersor.quantization.schemes import schemes
+from tersor.quantization.schemes import KERNELS, schemes
 from tersor.search.candidate import Candidate
 from tersor.search.run import Build, Run, calibration_inputs, codes_for, placed
 from tersor.search.shrink import restore
@@ -41,6 +41,8 @@ def schemes_for(run: Run) -> tuple[str, ...]:
         return ()
     try:
         found = schemes(run.task.model, run.task.inputs, run.request.target)
+        if "executorch" in run.request.targets:
+            found = tuple(kind for kind in found if kind in KERNELS["executorch"])
     except TersorError as error:
         run.say("candidate", f"no integers: {str(error).strip().partition(chr(10))[0]}")
         return ()

@@ -21,7 +21,9 @@ from tersor.search.limits import Limits, parse_bytes, parse_limits
 
 GOALS = ("latency", "throughput", "size", "memory")
 #: Runtimes that a model can be made for: their files stand on their own.
-TARGETS = ("onnxruntime", "openvino")
+TARGETS = ("onnxruntime", "openvino", "executorch")
+#: The first target is one of these: prices are learnt from copies of its file, which have to be ONNX files.
+FIRST = ("onnxruntime", "openvino")
 METHODS = ("prune", "factorize", "drop", "quantize", "weight_only", "distill")
 
 
@@ -113,7 +115,12 @@ class Request:
 
     @property
     def rounds_as(self) -> str:
-        """The runtime whose places of rounding integers take: OpenVINO's where the file is for OpenVINO alone."""
+        """The runtime whose places of rounding integers take.
+
+        ExecuTorch's kernels all need a rounded result, which others may have; OpenVINO's places suit no other.
+        """
+        if "executorch" in self.targets:
+            return "executorch"
         return "openvino" if self.targets == ("openvino",) else "onnxruntime"
 
     @property
@@ -218,6 +225,11 @@ def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
     targets = tuple(dict.fromkeys(one_of("target", name.strip(), TARGETS) for name in named))
     if not targets:
         raise ArgumentError(f"`target` names at least one of {', '.join(TARGETS)}.")
+    if targets[0] not in FIRST:
+        raise ArgumentError(
+            f"The target {targets[0]!r} comes after another one, such as 'onnxruntime,{targets[0]}': the model holds, "
+            "and is measured, in both."
+        )
     for name in targets:
         if RUNTIMES[name].missing():
             raise MissingExtraError(

@@ -157,7 +157,7 @@ class Result:
             files["closest/model.onnx"] = closest.artefact.path
         certificate = None
         if self.best is not None and self.certification is not None:
-            certificate = self._certified(staging, self._position)
+            certificate = self._certified(staging, self._position, "model.onnx")
             files[OUTCOMES] = staging / OUTCOMES
         files |= self._further_targets(staging) | back_to_keras(self.answer.model, staging)
         if self.log is not None:
@@ -173,9 +173,9 @@ class Result:
         assert self.certificate is not None
         return self.certificate.position
 
-    def _certified(self, folder: Path, position: int) -> str:
+    def _certified(self, folder: Path, position: int, name: str) -> str:
         """Write the certificate of the file at `position` beside it, and return it."""
-        return save_certification(self._shipped_claim(), folder, ["model.onnx"], index=position).to_json()
+        return save_certification(self._shipped_claim(), folder, [name], index=position).to_json()
 
     def _further_targets(self, staging: Path) -> dict[str, Path]:
         """Gather a folder for each further target: the model, and a certificate that stands on its own."""
@@ -183,9 +183,10 @@ class Result:
         for place, file in enumerate(self.answer.others, start=1):
             folder = staging / file.runtime
             folder.mkdir()
-            shutil.copyfile(file.path, folder / "model.onnx")
+            name = f"model{file.path.suffix}"
+            shutil.copyfile(file.path, folder / name)
             if self.best is not None:
-                self._certified(folder, self._position + place)
+                self._certified(folder, self._position + place, name)
             files |= {f"{folder.name}/{path.name}": path for path in folder.iterdir()}
         return files
 

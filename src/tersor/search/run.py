@@ -118,7 +118,8 @@ def trains(run: Run) -> bool:
 
 def codes_for(run: Run, kind: str) -> Scheme:
     """Return the integers of this kind that this processor and the runtime that the file is for compute."""
-    return scheme_for(detect(), kind, run.request.rounds_as)
+    found, usual = (scheme_for(detect(), kind, places) for places in (run.request.rounds_as, "onnxruntime"))
+    return replace(found, weight=usual.weight, reason=usual.reason)  # no kernel of any target may overflow
 
 
 def calibration_inputs(task: Task, samples: int = 256, batch: int = 32) -> list[Inputs]:
@@ -157,7 +158,9 @@ def with_file(
 
 def file_name(target: str, request: Request) -> str:
     """Return how the file for `target` is called; the first target's is the main one."""
-    return "model.onnx" if target == request.target else f"model.{target}.onnx"
+    if target == request.target:
+        return "model.onnx"
+    return f"model.{target}{'.pte' if target == 'executorch' else '.onnx'}"
 
 
 def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate:
