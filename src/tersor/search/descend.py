@@ -28,6 +28,8 @@ from tersor.search.twins import Report, Twins
 _POLISH = 0.25
 #: A twin whose predicted price is over this many times that of its network is not made.
 _MAYBE = 1.03
+#: Schemes whose prices are this near to the best are tried too, where there are so many seconds: a glance may err.
+_NEAR, _ROOMY_S = 1.1, 300.0
 #: Nor one of a network that lies so many standard errors outside the limit.
 _MISSED = -1.0
 #: A network that lies so many standard errors inside the limit is likely to be certified.
@@ -49,7 +51,8 @@ def descend(run: Run, report: Report) -> None:
         return
     lessons = Lessons(Prices(run.request.goal))
     _learn(run, lessons, {"float": origin, **made_first})
-    scheme = _best_scheme(run, lessons, made_first)
+    near = _best_schemes(run, lessons, made_first)
+    scheme = near[0] if near else None
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
     run = _hastened(run)
     lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
@@ -66,13 +69,12 @@ def descend(run: Run, report: Report) -> None:
         if made.fate is Fate.FAILED:
             ladder = ladder.after(made, -1.0, counted=False)
             continue
-        pair = {"float": made}
-        if scheme and _pays(run, lessons, made, scheme):
-            pair |= twins.of(made, (scheme,), lessons.effort)
-        _learn(run, lessons, pair)
+        _learn(
+            run, lessons, {"float": made} | twins.of(made, _paying(run, lessons, made, near), lessons.effort)
+        )
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
-    _go_on(run, ladder, lessons, twins, scheme)
+    _go_on(run, ladder, lessons, twins, near)
 
 
 def _hastened(run: Run) -> Run:
@@ -85,7 +87,7 @@ def _hastened(run: Run) -> Run:
     return replace(run, arithmetic=arithmetic)
 
 
-def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str | None) -> None:
+def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Sequence[str]) -> None:
     """Give the time that is left to the network that needs it most."""
     last = _unsure(run, ladder)
     if not trains(run) or run.clock.budget_s is None or last is None:
@@ -107,8 +109,8 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, scheme: str
     )
     made = attempt(run, blank, build)
     twins.report(made)
-    if scheme and made.model is not None and run.clock.left_s > 0 and _pays(run, lessons, made, scheme):
-        twins.of(made, (scheme,), lessons.effort)
+    if made.model is not None and run.clock.left_s > 0:
+        twins.of(made, _paying(run, lessons, made, schemes), lessons.effort)
 
 
 def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
@@ -119,13 +121,14 @@ def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
     return None if missing is None or missing.quality is None else missing
 
 
-def _pays(run: Run, lessons: Lessons, network: Candidate, scheme: str) -> bool:
-    """Whether a scheme may be better than floating point for a smaller network that does not clearly miss the limit."""
+def _paying(run: Run, lessons: Lessons, network: Candidate, schemes: Sequence[str]) -> tuple[str, ...]:
+    """Return the schemes that may be better than floating point for a network that does not clearly miss the limit."""
     assert network.model is not None
-    if safety(run, network) < _MISSED:
-        return False
+    if not schemes or safety(run, network) < _MISSED:
+        return ()
     layers = anatomy(trace(network.model, run.task.inputs))
-    return lessons.prices.of(layers, Left(), scheme) < _MAYBE * lessons.prices.of(layers, Left(), "float")
+    most = _MAYBE * lessons.prices.of(layers, Left(), "float")
+    return tuple(scheme for scheme in schemes if lessons.prices.of(layers, Left(), scheme) < most)
 
 
 def _files(origin: Candidate, twins: dict[str, Candidate], scheme: str | None) -> dict[str, Artefact]:
@@ -223,10 +226,11 @@ def _learn(run: Run, lessons: Lessons, made: dict[str, Candidate]) -> None:
         run.say("measure", f"latency model: {model.measured} files measured{told}")
 
 
-def _best_scheme(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> str | None:
-    """Return the scheme for smaller networks: the best at the goal of those that hold the limit, else the closest.
+def _best_schemes(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> tuple[str, ...]:
+    """Return the schemes for smaller networks: the best at the goal of those that hold the limit, else the closest.
 
-    None where floating point is better: what integers cost besides, layer by layer, does not shrink with the layers.
+    Those that are as good as the best come after it. None where floating point is better: what integers cost besides,
+    layer by layer, does not shrink with the layers.
     """
     able = {
         scheme: twin
@@ -234,14 +238,17 @@ def _best_scheme(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> str
         if twin.quality is not None and twin.artefact is not None
     }
     if not able:
-        return None
+        return ()
     holding = [scheme for scheme, twin in able.items() if run.drop(twin) < run.margin]
     if not holding:
-        return min(able, key=lambda scheme: run.drop(able[scheme]))
+        return (min(able, key=lambda scheme: run.drop(able[scheme])),)
     layers = anatomy(trace(run.task.model, run.task.inputs))
-    best = min(("float", *holding), key=lambda scheme: lessons.prices.of(layers, Left(), scheme))
+    prices = {scheme: lessons.prices.of(layers, Left(), scheme) for scheme in ("float", *holding)}
+    best, *others = sorted(prices, key=lambda scheme: prices[scheme])
     if best == "float":
         run.say(
             "candidate", f"integers gain nothing at {run.request.goal} here, and less in smaller networks"
         )
-    return None if best == "float" else best
+        return ()
+    near = [s for s in others if s != "float" and prices[s] <= _NEAR * prices[best]]
+    return (best, *(near if run.clock.left_s > _ROOMY_S else ()))
