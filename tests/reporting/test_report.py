@@ -297,3 +297,11 @@ def test_the_distance_from_the_limit_is_in_picture_and_table(record):
     html = render_html(record)
     assert "23% of its limit" in html
     assert "shortest time" in html
+
+
+@pytest.mark.parametrize(("value", "label"), [(2.0, "faster"), (0.4, "as fast"), (1.0, "faster")])
+def test_an_answer_that_is_slower_is_not_called_faster(record, value, label):
+    shipped = replace(record.shipped, speedup=Estimate(value, 0.9 * value, 1.1 * value))
+    rows = tuple(shipped if row is record.shipped else row for row in record.candidates)
+    found = sections.highlights(replace(record, candidates=rows))
+    assert [h.label for h in found if h.label in ("faster", "as fast")] == [label]

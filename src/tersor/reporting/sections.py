@@ -189,12 +189,18 @@ def highlights(record: Record) -> list[Highlight]:
         return []
     base, shipped = record.base, record.shipped
     found = (
-        _estimate("faster", shipped.speedup, words.factor),
+        _estimate(_pace(shipped.speedup), shipped.speedup, words.factor),
         _ratio("smaller", base.size_bytes, shipped.size_bytes),
         _estimate(f"{record.aim.metric}, certified data", shipped.certified, words.quality),
         _ratio("less memory", base.peak_bytes, shipped.peak_bytes),
     )
     return [item for item in found if item]
+
+
+def _pace(speedup: Estimate | None) -> str:
+    """Return what a speed-up is called: an answer that is smaller may be slower."""
+    slower = speedup is not None and speedup.value is not None and speedup.value < 1
+    return "as fast" if slower else "faster"
 
 
 def _estimate(label: str, estimate: Estimate | None, write) -> Highlight | None:
