@@ -41,7 +41,7 @@ RESULTS, CACHE = HERE.parent / "results", HERE.parent / "cache" / "peers"
 BASE = "ONNX Runtime"
 #: Tools that do not train, and take networks of linear layers alone.
 QUICK = [name for name in RECIPES if name != "tersor" and "torch" not in name.lower() and "int4" not in name]
-PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "torch-pruning", "torchao", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "torch-pruning", "torchao", "executorch", "numpy")
 
 
 def make(work: Work, name: str, seed: int, folder: Path) -> dict:

@@ -17,10 +17,11 @@ from torch import nn
 from bench._events import tell
 from bench.peers.piece import Samples, Work, accuracy
 from tersor.exporting.artefact import Artefact
+from tersor.exporting.executorch_runtime import lowered
 from tersor.exporting.export import export, with_options
 from tersor.exporting.files import sha256_of, shipped_bytes
 from tersor.exporting.precision import precisions
-from tersor.exporting.program import Flat
+from tersor.exporting.program import Flat, capture
 from tersor.search.optimize import optimize
 
 
@@ -260,6 +261,29 @@ def torchao_pt2e(work: Work, folder: Path, _seed: int) -> Made:
     names = tuple(f"input_{index}" for index in range(len(work.example)))
     like = Artefact("aotinductor", path, 0, "", {}, names, ("output",))
     return Made(artefact_of(like, path), "compiled ahead of time, freezing")
+
+
+@recipe("ExecuTorch")
+def executorch(work: Work, folder: Path, _seed: int) -> Made:
+    return Made(export(work.model, work.example, folder / "model.pte", "executorch"), "XNNPACK")
+
+
+@recipe("XNNPACK PT2E int8 in ExecuTorch")
+def executorch_pt2e(work: Work, folder: Path, _seed: int) -> Made:
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = xnnpack.XNNPACKQuantizer()
+    quantizer.set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True))
+    program = capture(work.model, work.example)
+    with torch.no_grad():
+        observed = prepare_pt2e(program.graph.module(), quantizer)
+        for part in work.calibration.batches(50):
+            observed(*part.tensors())
+    path = folder / "model.pte"
+    path.write_bytes(lowered(program, convert_pt2e(observed)))
+    like = Artefact("executorch", path, 0, "", {}, program.inputs, program.outputs)
+    return Made(artefact_of(like, path), "XNNPACKQuantizer, symmetric, per channel")
 
 
 def fine_tune(model: nn.Module, work: Work, seconds: float, seed: int) -> nn.Module:

@@ -19,6 +19,7 @@ from tersor.exporting.runtimes import runtime
 from tersor.exporting.silence import silence
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.export import ExportedProgram
 
     from tersor.exporting.program import Program
@@ -45,25 +46,36 @@ class ExecuTorch:
         return "" if find_spec("executorch") else "`executorch` (pip install 'tersor[executorch]')"
 
     def write(self, program: "Program", path: Path) -> Mapping[str, object]:
-        """Capture the model once more, with a largest batch, and lower it to XNNPACK's kernels."""
+        """Lower the graph, of a quantized model with torch's own operators on codes."""
         from tersor.exporting.decomposed import decompose
-        from tersor.exporting.program import recapture
 
-        with silence(), _quiet():
-            partition = require(f"{_XNNPACK}.xnnpack_partitioner", extra="executorch", purpose=_PURPOSE)
-            exir = require("executorch.exir", extra="executorch", purpose=_PURPOSE)
-            lowered = None if program.rounded is None else decompose(program.rounded)
-            for largest in (LARGEST_BATCH, 1):
-                edge = _lower(exir, partition.XnnpackPartitioner, recapture(program, lowered, largest))
-                if _varies(edge.exported_program()):
-                    break
-            path.write_bytes(edge.to_executorch().buffer)
+        path.write_bytes(lowered(program, None if program.rounded is None else decompose(program.rounded)))
         return {}
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:
         """Load the file, to run on the threads of the process's one pool."""
         method = _Method(artefact.path, threads)
-        return in_parts(method, method.shapes()[0][0])
+        return in_parts(method, next(iter(method.shapes()[0]), 1))
+
+
+def lowered(program: "Program", model: "nn.Module | None" = None) -> bytes:
+    """Return the file of a captured model, or of another form of it, in XNNPACK's kernels where it has them.
+
+    It is captured once more, with a largest batch; always with one sample where lowering would fix the size anyway.
+
+    Raises:
+        ExportError: if ExecuTorch cannot lower it.
+    """
+    from tersor.exporting.program import recapture
+
+    with silence(), _quiet():
+        partition = require(f"{_XNNPACK}.xnnpack_partitioner", extra="executorch", purpose=_PURPOSE)
+        exir = require("executorch.exir", extra="executorch", purpose=_PURPOSE)
+        for largest in (LARGEST_BATCH, 1):
+            edge = _lower(exir, partition.XnnpackPartitioner, recapture(program, model, largest))
+            if _varies(edge.exported_program()):
+                break
+        return edge.to_executorch().buffer
 
 
 def _varies(graph: "ExportedProgram") -> bool:
@@ -85,7 +97,7 @@ def _lower(exir: ModuleType, partitioner: Callable[..., object], graph: "Exporte
         except (AssertionError, RuntimeError) as error:
             failure = error
     raise ExportError(
-        f"ExecuTorch cannot lower the model: {str(failure).splitlines()[0]} Export it to 'onnxruntime' instead."
+        f"ExecuTorch cannot lower the model: {failure}. Export it to 'onnxruntime' instead."
     ) from failure
 
 
