@@ -86,7 +86,7 @@ def _put_weight(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) 
     limits = (spec.qmin, spec.qmax, torch.int8)
     with module.graph.inserting_before(node):
         if spec.axis is None:
-            place = (float(step), int(zero))
+            place = (step.item(), int(zero.item()))
             value = module.graph.call_function(
                 _ops().dequantize_per_tensor.default, (stored, *place, *limits)
             )
@@ -119,7 +119,7 @@ def _put_activation(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuanti
     """
     spec, (step, zero) = quantizer.spec, quantizer.grid()
     shift = 0 if spec.signed else _SHIFT
-    grid = (float(step), int(zero) - shift, spec.qmin - shift, spec.qmax - shift, torch.int8)
+    grid = (step.item(), int(zero.item()) - shift, spec.qmin - shift, spec.qmax - shift, torch.int8)
     with module.graph.inserting_before(node):
         codes = module.graph.call_function(_ops().quantize_per_tensor.default, (operands(node)[0], *grid))
     for reader in list(node.users):
