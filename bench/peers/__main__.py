@@ -40,7 +40,9 @@ HERE = Path(__file__).resolve().parent
 RESULTS, CACHE = HERE.parent / "results", HERE.parent / "cache" / "peers"
 BASE = "ONNX Runtime"
 #: Tools that do not train, and take networks of linear layers alone.
-QUICK = [name for name in RECIPES if name != "tersor" and "torch" not in name.lower() and "int4" not in name]
+QUICK = [
+    name for name in RECIPES if "tersor" not in name and "torch" not in name.lower() and "int4" not in name
+]
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf", "torch-pruning", "torchao", "executorch", "numpy")
 
 

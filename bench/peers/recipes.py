@@ -398,12 +398,23 @@ RECIPES["Torch-Pruning global Taylor + ORT static int8"] = prune_recipe("taylor"
 
 @recipe("tersor")
 def tersor(work: Work, folder: Path, seed: int) -> Made:
+    return searched(work, folder, seed, "onnxruntime")
+
+
+@recipe("tersor for OpenVINO")
+def tersor_openvino(work: Work, folder: Path, seed: int) -> Made:
+    return searched(work, folder, seed, "openvino")
+
+
+def searched(work: Work, folder: Path, seed: int, target: str) -> Made:
+    """Return tersor's answer for a runtime."""
     parts = {"train": work.train, "search": work.search, "certification": work.sealed}
     data = {part: samples.columns() for part, samples in parts.items()}
     result = optimize(
         work.model,
         data,
         max_drop=work.margin,
+        target=target,
         budget=work.budget_s,
         seed=seed,
         ledger=folder / "ledger.jsonl",
