@@ -42,3 +42,24 @@ def test_products_round_what_they_read_as_the_scheme_says(scheme, x, tmp_path):
     assert fidelity(small, open_artefact(artefact), [(x,)]) >= 80
     other = with_options(artefact, input_block=0 if scheme.activation else 32)
     assert fidelity(small, open_artefact(other), [(x,)]) <= 60
+
+
+class Last(nn.Module):
+    """What a layer without a bias gives at the last place, as language models take it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(16, 16), nn.Linear(16, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.first(x))[:, -1]
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_choice_of_one_place_keeps_the_axes(quantized, tmp_path):
+    torch.manual_seed(0)
+    model, x = Last().eval(), torch.randn(8, 6, 16)
+    if quantized:
+        model = quantize(model, (x[:2],), [(x,)], scheme="static")
+    (answer,) = open_artefact(export(model, (x[:2],), tmp_path / "m.onnx", "openvino"))([x.numpy()])
+    assert answer.shape == (8, 5)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -112,6 +113,30 @@ def make_unsigned(program: Any) -> None:
             value = _stored(graph, f"{source.name}_unsigned", codes, ir.DataType.UINT4)
             source.replace_all_uses_with(value)
             del graph.initializers[source.name]
+
+
+def keep_axes(program: Any) -> None:
+    """Write each choice of one index along an axis as one of length one and a squeeze: the same values, in place.
+
+    OpenVINO 2026.4 puts an axis of length one before the others where such a choice follows a product in integers.
+
+    Args:
+        program: what `pack` has packed.
+    """
+    import onnx_ir as ir
+
+    graph = program.model.graph
+    for node in list(graph):
+        index = node.inputs[1].const_value if node.op_type == "Gather" else None
+        if index is None or index.numpy().ndim or node.inputs[0].is_initializer():
+            continue
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        chosen = _stored(graph, f"{node.name}_index", index.numpy().reshape(1), ir.DataType.INT64)
+        axes = _stored(graph, f"{node.name}_axes", np.array([axis]), ir.DataType.INT64)
+        longer = ir.node("Gather", [node.inputs[0], chosen], {"axis": axis})
+        squeezed = ir.node("Squeeze", [longer.outputs[0], axes])
+        values = (node.outputs[0],), (squeezed.outputs[0],)
+        ir.convenience.replace_nodes_and_values(graph, node, (node,), (longer, squeezed), *values)
 
 
 def _stored(graph: Any, name: str, codes: Any, kind: Any) -> Any:

@@ -1,12 +1,13 @@
 """Write a captured program as an ONNX file."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tersor.errors import ExportError
-from tersor.exporting.integers import OPSET, make_unsigned, pack, translations
+from tersor.exporting.integers import OPSET, pack, translations
 from tersor.exporting.program import Program, first_line
 from tersor.exporting.silence import silence
 
@@ -14,13 +15,13 @@ from tersor.exporting.silence import silence
 _ONE_FILE_BYTES = 1_900_000_000
 
 
-def write_onnx(program: Program, path: Path, *, unsigned: bool = False) -> None:
+def write_onnx(program: Program, path: Path, changes: Sequence[Callable[[Any], None]] = ()) -> None:
     """Write `program` to `path` with its weights inside, and beside it as `<name>.data` above 1.9 GB.
 
     Args:
         program: what to write.
         path: the file.
-        unsigned: whether 4-bit codes are written from 0 to 15.
+        changes: what is done to the written graph for one runtime, in place.
 
     Raises:
         ExportError: if an operation has no ONNX translation, naming it.
@@ -47,8 +48,8 @@ def write_onnx(program: Program, path: Path, *, unsigned: bool = False) -> None:
                 "torch.onnx.export gave no program. Install the tested versions of torch and onnxscript."
             )
         pack(written)
-        if unsigned:
-            make_unsigned(written)
+        for change in changes:
+            change(written)
         written.save(path, external_data=_weight_bytes(program) > _ONE_FILE_BYTES)
 
 
