@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from tersor.loading.task import Task
     from tersor.quantization.hardware import Scheme
 
-#: Runtime -> ending of its files.
-_ENDINGS = {"onnxruntime": ".onnx", "openvino": ".onnx", "executorch": ".pte"}
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
@@ -67,13 +64,15 @@ def quantize(
     from tersor.cli.working import working
     from tersor.errors import ArgumentError
     from tersor.exporting.export import export
+    from tersor.exporting.files import ending_of
     from tersor.loading.build import build_task
     from tersor.loading.split import HARMLESS
     from tersor.quantization.quantize import quantize as round_off
 
-    output = output or Path("model_quantized" + _ENDINGS[to])
-    if output.suffix != _ENDINGS[to]:
-        raise ArgumentError(f"A file for {to} ends in {_ENDINGS[to]}, got {output.name!r}.")
+    ending = ending_of(to)
+    output = output or Path("model_quantized" + ending)
+    if output.suffix != ending:
+        raise ArgumentError(f"A file for {to} ends in {ending}, got {output.name!r}.")
     refuse_taken(output)
     network = load(model, loading).eval()
     task = build_task(network, data, shares=HARMLESS).task

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from tersor.errors import ExportError
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
-from tersor.quantization.insert import bias_calls, parameter_of, quantizer_calls
+from tersor.quantization.insert import bias_calls, parameter_of, quantizer_at, quantizer_calls
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.operators import OPS
 from tersor.quantization.placement import XNNPACK
@@ -105,11 +105,7 @@ def _is_rounded(module: fx.GraphModule, layer: fx.Node) -> bool:
     readers = list(layer.users)
     if len(readers) == 1 and readers[0].target in XNNPACK.activations:
         readers = list(readers[0].users)
-    return bool(readers) and all(isinstance(_module(module, reader), FakeQuantize) for reader in readers)
-
-
-def _module(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    return module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return bool(readers) and all(quantizer_at(module, reader) for reader in readers)
 
 
 def _put_activation(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) -> None:

@@ -7,6 +7,16 @@ from tersor.errors import ExportError
 from tersor.exporting.artefact import Artefact
 
 
+def ending_of(runtime: str) -> str:
+    """Return how the name of a file for `runtime` ends.
+
+    Example:
+        >>> ending_of("openvino"), ending_of("executorch")
+        ('.onnx', '.pte')
+    """
+    return ".pte" if runtime == "executorch" else ".onnx"
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

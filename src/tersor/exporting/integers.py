@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
-from tersor.quantization.insert import QUANTIZERS, bias_calls, parameter_of, quantizer_calls
+from tersor.quantization.insert import QUANTIZERS, bias_calls, parameter_of, quantizer_at, quantizer_calls
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.operators import OPS
 
@@ -194,13 +194,8 @@ def _lower_weight(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQu
 
 def _is_product(graph_module: fx.GraphModule, linear: fx.Node) -> bool:
     """Whether a linear layer is written as MatMul and Add; static layers over two axes are a Gemm."""
-    rounds = _rounds(graph_module, operands(linear)[0])
+    rounds = quantizer_at(graph_module, operands(linear)[0])
     return linear.meta["val"].dim() != 2 or rounds is None or rounds.spec.dynamic
-
-
-def _rounds(graph_module: fx.GraphModule, node: fx.Node) -> FakeQuantize | None:
-    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return module if isinstance(module, FakeQuantize) else None
 
 
 _PARTS = ("codes", "step", "zero")
@@ -214,7 +209,7 @@ def _buffer(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
 def _as_product(graph_module: fx.GraphModule, linear: fx.Node, weight: fx.Node) -> None:
     """Replace `linear` by `x @ weight + bias`, with the ranges of `x` taken at run time where its quantizer does."""
     graph, x = graph_module.graph, operands(linear)[0]
-    rounds = _rounds(graph_module, x)
+    rounds = quantizer_at(graph_module, x)
     with graph.inserting_before(linear):
         if rounds is not None and rounds.spec.dynamic and not rounds.spec.block:
             product = graph.call_function(OPS.dynamic_matmul.default, (operands(x)[0], *operands(weight)[:3]))

@@ -97,6 +97,12 @@ def _calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, nn.Module]]:
     return [(node, graph_module.get_submodule(str(node.target))) for node in nodes]
 
 
+def quantizer_at(graph_module: fx.GraphModule, node: fx.Node) -> FakeQuantize | None:
+    """Return the quantizer that `node` calls; None if it calls none."""
+    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return module if isinstance(module, FakeQuantize) else None
+
+
 def parameter_of(call: fx.Node) -> str | None:
     """Return the name of the parameter that a quantizer's call rounds; None if it rounds an activation."""
     source = operands(call)[0]
