@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from tersor.errors import ExportError
+from tersor.cli.opened import find_artefact
+from tersor.errors import ExportError, ModelError
 from tersor.exporting.executorch_runtime import LARGEST_BATCH, in_parts
 from tersor.exporting.export import RUNTIMES, export, open_artefact
 from tersor.quantization.fidelity import fidelity
@@ -144,3 +145,12 @@ def test_long_calls_are_made_in_parts_and_joined():
     np.testing.assert_array_equal(answer, 2 * np.arange(10))
     assert sizes == [4, 4, 2]
     assert single == 1
+
+
+@installed
+def test_a_file_that_was_cut_off_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "m.pte"
+    export(Residual().eval(), (images(2),), path, "executorch")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ModelError, match=r"cannot load m\.pte"):
+        find_artefact(str(path))

@@ -97,7 +97,12 @@ def _ends(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if path.suffix == ".pte":
         from tersor.exporting.executorch_runtime import shapes_of
 
-        shapes, count = shapes_of(path)  # such a file has no names
+        try:
+            shapes, count = shapes_of(path)  # such a file has no names
+        except RuntimeError as error:
+            raise ModelError(
+                f"ExecuTorch cannot load {path.name}: {error}. Export the model again."
+            ) from error
         return tuple(f"input_{i}" for i in range(len(shapes))), tuple(f"output_{i}" for i in range(count))
     from tersor._extras import require
 

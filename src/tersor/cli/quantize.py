@@ -147,6 +147,7 @@ def _uncalibrated(task: "Task", how: RoundFlags, suiting: tuple[str, ...]) -> st
     if not able or how.recipe == "auto":
         raise ArgumentError(
             "Static ranges and recipes are taken from data, and the inputs are drawn at random: they would be wrong "
-            "for real inputs. Pass your data, or ask for `--scheme dynamic`, `int8` or `int4` with `--recipe quick`."
+            "for real inputs. Pass your data, or ask for `--scheme dynamic`, `int8` or `int4` with `--recipe quick`; "
+            "ExecuTorch has kernels for none of these."
         )
     return able[0]
