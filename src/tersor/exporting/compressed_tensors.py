@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tersor.errors import ExportError
-from tersor.quantization.capture import get_tensor
+from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.grid import QSpec
 from tersor.quantization.layers import Layer, layers
 from tersor.quantization.model import QuantizedModel
+from tersor.quantization.tables import table_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,7 +25,8 @@ def save_compressed_tensors(quantized: QuantizedModel, model: "PreTrainedModel",
 
     Each integer weight becomes `weight_packed` (codes in 32-bit words, the first in the lowest bits), `weight_scale`,
     `weight_shape` and, for asymmetric codes, `weight_zero_point`; `config.json` says how to read them. Everything else
-    is stored as `quantized` holds it, so that rescalings of norms are in the file.
+    is stored as `quantized` holds it, so that rescalings of norms are in the file; tables of embeddings, for which the
+    layout has no codes, as the values of theirs.
 
     Args:
         quantized: what `quantize(model, ..., scheme="int4")` or another weight-only scheme gave.
@@ -71,6 +73,9 @@ def save_compressed_tensors(quantized: QuantizedModel, model: "PreTrainedModel",
 def _floats(quantized: QuantizedModel, model: "PreTrainedModel") -> dict[str, Tensor]:
     """Return the model's tensors by name, with the values that `quantized` has; each shared tensor once."""
     own = quantized.graph_module.state_dict()
+    for lookup, table in table_calls(quantized.graph_module):
+        name = str(operands(lookup)[0].target)
+        own[name] = table(own[name], torch.arange(len(own[name])))
     state, seen = dict[str, Tensor](), set[int]()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:

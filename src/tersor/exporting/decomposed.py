@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tersor.errors import ExportError
+from tersor.exporting.codes_of_tables import hold_codes
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.insert import bias_calls, parameter_of, quantizer_at, quantizer_calls
@@ -59,6 +60,7 @@ def decompose(model: QuantizedModel) -> nn.Module:
             _put_weight(module, node, quantizer)
     for node, quantizer in quantizer_calls(module):
         _put_activation(module, node, quantizer)
+    hold_codes(module)
     for node in list(module.graph.nodes):
         if node.target is OPS.global_average_pool.default:
             _put_mean(module.graph, node)

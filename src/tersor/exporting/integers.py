@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from tersor.exporting.codes_of_tables import hold_codes
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.insert import QUANTIZERS, bias_calls, parameter_of, quantizer_at, quantizer_calls
@@ -51,6 +52,7 @@ def lower(model: nn.Module) -> nn.Module:
             _lower_weight(graph_module, node, quantizer)
     for node, quantizer in quantizer_calls(graph_module):
         _lower_activation(graph_module, node, quantizer)
+    hold_codes(graph_module)
     graph_module.graph.eliminate_dead_code()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()

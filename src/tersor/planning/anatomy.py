@@ -13,6 +13,10 @@ PADDINGS = (8, 16)
 WEIGHT_BITS = {"float": 32.0, "static": 8.0, "dynamic": 8.0, "int8": 9.0, "int4": 5.0}
 #: Precisions that leave everything but matrix products of linear layers in floating point.
 LINEAR_ONLY = ("dynamic", "int8", "int4")
+#: Bits of a table of embeddings in every integer precision.
+TABLE_BITS = 8
+#: Entries from which a table is worth the two operations that make values of its codes at each call: one megabyte.
+LEAST_TABLE = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +111,12 @@ class Anatomy:
     Attributes:
         layers: in the order of execution.
         others: every parameter that is no weight of a layer: its name, its elements, and the share that is left.
+        tables: names of those among them that are tables of embeddings.
     """
 
     layers: tuple[Layer, ...]
     others: tuple[tuple[str, int, Cost], ...]
+    tables: frozenset[str] = frozenset()
 
     def macs(self, left: Left) -> float:
         """Return the multiply-adds per sample."""
@@ -121,8 +127,15 @@ class Anatomy:
         owned = {layer.name: layer for layer in self.layers if layer.rows}
         stored = sum(layer.size(left) * bits_of(layer, precision) / 8 for layer in owned.values())
         gone = tuple(f"{block}." for block in left.dropped)
-        kept = (size * share(left.kept) for name, size, share in self.others if not name.startswith(gone))
-        return stored + 4.0 * sum(kept)
+        kept = (
+            (name, size * share(left.kept)) for name, size, share in self.others if not name.startswith(gone)
+        )
+        return stored + sum(size * self._bits_beside(name, size, precision) / 8 for name, size in kept)
+
+    def _bits_beside(self, name: str, size: float, precision: str) -> float:
+        """Return the bits of an entry of a parameter that is no weight of a layer, of which `size` entries are left."""
+        in_codes = precision != "float" and name in self.tables and size >= LEAST_TABLE
+        return TABLE_BITS if in_codes else WEIGHT_BITS["float"]
 
 
 def bits_of(layer: Layer, precision: str) -> float:
@@ -153,7 +166,10 @@ def anatomy(graph: Graph) -> Anatomy:
     read = shares(graph, (pair[0] for pair in axes))
     written = shares(graph, (pair[1] for pair in axes))
     layers = tuple(_layer(*parts, graph) for parts in zip(working, read, written, strict=True))
-    return Anatomy(layers, _others(layers, graph))
+    looked_up = (
+        f"{operation.module}.weight" for operation in graph.operations if "embedding" in operation.op
+    )
+    return Anatomy(layers, _others(layers, graph), frozenset(looked_up))
 
 
 def _others(layers: Sequence[Layer], graph: Graph) -> tuple[tuple[str, int, Cost], ...]:

@@ -18,6 +18,7 @@ from tersor.quantization.model import QuantizedModel
 from tersor.quantization.placement import EVERY_LAYER, Layout, candidates, lay_out, placement_for
 from tersor.quantization.ranges.registry import range_rule
 from tersor.quantization.recipe import Recipe
+from tersor.quantization.tables import tables
 
 
 def build(
@@ -27,7 +28,8 @@ def build(
     rule = range_rule(recipe.ranges)
     quantized = copy.deepcopy(graph_module)
     edits = _edits(quantized.graph, plan)
-    _check_widths(edits, scheme)
+    held = set(tables(quantized.graph).values())
+    _check_widths([edit for site, edit in edits.items() if site not in held], scheme)
     for rescale in rescalings_of(recipe):
         rescale(quantized, batches, scheme.weight)
     reference = copy.deepcopy(quantized)
@@ -62,18 +64,19 @@ def refine(
 
 
 def _as_model(graph_module: fx.GraphModule, scheme: Scheme, recipe: Recipe, layout: Layout) -> QuantizedModel:
-    integers = tuple(dict.fromkeys(layout.weighted.values()))
+    integers = tuple(dict.fromkeys((*layout.tables.values(), *layout.weighted.values())))
     return QuantizedModel(graph_module, scheme, recipe, integers=integers, floats=layout.floats).eval()
 
 
 def names_of(graph: fx.Graph) -> tuple[str, ...]:
     """Return the sites of a graph in the order of execution."""
-    return tuple(dict.fromkeys(candidates(graph, EVERY_LAYER).values()))
+    found = candidates(graph, EVERY_LAYER) | tables(graph)
+    return tuple(dict.fromkeys(found[node] for node in graph.nodes if node in found))
 
 
 def _edits(graph: fx.Graph, plan: Plan | None) -> dict[str, Quantize]:
     names = names_of(graph)
-    if not names:
+    if not candidates(graph, EVERY_LAYER):
         raise ArgumentError(
             "No convolution or linear layer with a weight of its own: there is nothing to quantize."
         )
@@ -91,9 +94,9 @@ def _edits(graph: fx.Graph, plan: Plan | None) -> dict[str, Quantize]:
     return edits
 
 
-def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
+def _check_widths(edits: Sequence[Quantize], scheme: Scheme) -> None:
     widths = (0, 8) if scheme.kind == "weights" else (8,)
-    for edit in edits.values():
+    for edit in edits:
         if edit.activation_bits not in widths or not 2 <= edit.weight_bits <= 8:
             raise PlanError(
                 f"{edit} does not fit {scheme.kind} integers: weights take 2 to 8 bits, activations 8. Leave a site "
@@ -103,7 +106,7 @@ def _check_widths(edits: Mapping[str, Quantize], scheme: Scheme) -> None:
 
 def _floats(graph: fx.Graph, edits: Mapping[str, Quantize], scheme: Scheme) -> dict[str, str]:
     placement, names = placement_for(scheme.kind, scheme.runtime), names_of(graph)
-    possible = set(candidates(graph, placement).values())
+    possible = {*candidates(graph, placement).values(), *tables(graph).values()}
     floats = {name: reason for name, reason in unsupported(graph).items() if name not in names}
     floats |= {name: "the plan leaves it in floating point" for name in names if name not in edits}
     reason = f"{scheme.kind} integers have no fast kernel for it"

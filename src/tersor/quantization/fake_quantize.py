@@ -106,16 +106,18 @@ class FakeQuantize(nn.Module):
         return str(self.spec)
 
 
-class _StraightThrough(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
     """Give `rounded` forward, and its gradient to `x` backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
+        """Return `rounded`."""
         del ctx, x
         return rounded
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the result as that of `x`."""
         del ctx
         return grads[0], None
 
@@ -167,4 +169,4 @@ class FakeQuantizeBias(nn.Module):
         """Return `bias` on its grid."""
         if self.inputs.observer is not None or not self.inputs.enabled:
             return bias
-        return _StraightThrough.apply(bias, self.codes(bias).to(bias.dtype) * self.step())
+        return StraightThrough.apply(bias, self.codes(bias).to(bias.dtype) * self.step())

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import fx, nn
 
-from tersor.quantization.capture import operands
+from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.grid import QSpec
 from tersor.quantization.placement import Layout
+from tersor.quantization.tables import FakeQuantizeTable
 
 #: Name under which a graph keeps its quantizers.
 QUANTIZERS = "quantizers"
@@ -38,6 +39,8 @@ def insert(
         _round_activations(graph_module, layout, activation)
     for node in layout.weighted:
         _round_bias(graph_module, node)
+    for node in layout.tables:
+        _round_rows(graph_module, node)
     graph_module.graph.lint()
     graph_module.recompile()
 
@@ -80,6 +83,16 @@ def _round_bias(graph_module: fx.GraphModule, layer: fx.Node) -> None:
         rounded = graph_module.graph.call_module(f"{QUANTIZERS}.{name}", (bias,))
     rounded.meta["val"] = bias.meta.get("val")
     layer.replace_input_with(bias, rounded)
+
+
+def _round_rows(graph_module: fx.GraphModule, lookup: fx.Node) -> None:
+    """Let a look-up in a table round the rows that it takes; it keeps its name, by which graphs are compared."""
+    table, indices = operands(lookup)[:2]
+    name = f"{lookup.name}_rows"
+    rounded = FakeQuantizeTable(get_tensor(graph_module, str(table.target)))
+    graph_module.get_submodule(QUANTIZERS).add_module(name, rounded)
+    lookup.op, lookup.target = "call_module", f"{QUANTIZERS}.{name}"
+    lookup.args, lookup.kwargs = (table, indices), {}
 
 
 def bias_calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, FakeQuantizeBias]]:

@@ -10,6 +10,7 @@ from torch import fx, nn
 from tersor.quantization.fake_quantize import FakeQuantize
 from tersor.quantization.hardware import Scheme
 from tersor.quantization.recipe import Recipe
+from tersor.quantization.tables import FakeQuantizeTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class QuantizedModel(nn.Module):
         graph_module: the graph, with a FakeQuantize on every edge that carries integers.
         scheme: the codes, and why these.
         recipe: how the grids and codes were chosen.
-        integers: names of the sites that run in integers.
+        integers: names of the sites that run in integers, and of the tables that are held in them.
         floats: names of the sites that stay in floating point, with the reason.
         attempts: the recipes tried, when the recipe was chosen by measurement.
     """
@@ -61,7 +62,7 @@ class QuantizedModel(nn.Module):
         return self.graph_module(*args, **kwargs)
 
     @contextmanager
-    def rounding(self, chosen: Callable[[FakeQuantize], bool]) -> Iterator[None]:
+    def rounding(self, chosen: Callable[[FakeQuantize | FakeQuantizeTable], bool]) -> Iterator[None]:
         """Round only with the quantizers that `chosen` accepts while the block runs; with none, nothing is rounded.
 
         Example:
@@ -73,7 +74,7 @@ class QuantizedModel(nn.Module):
             ...     torch.allclose(small(x), model(x))
             True
         """
-        quantizers = [module for module in self.modules() if isinstance(module, FakeQuantize)]
+        quantizers = [m for m in self.modules() if isinstance(m, FakeQuantize | FakeQuantizeTable)]
         before = [quantizer.enabled for quantizer in quantizers]
         try:
             for quantizer in quantizers:

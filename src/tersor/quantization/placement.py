@@ -10,6 +10,7 @@ from torch import fx
 
 from tersor.quantization.capture import operands
 from tersor.quantization.operators import OPS
+from tersor.quantization.tables import tables
 
 ATEN = torch.ops.aten
 
@@ -98,6 +99,7 @@ class Layout:
         grids: for each node whose result is rounded, the node that names its grid; equal names share a grid.
         everywhere: nodes whose rounded result every reader sees, not only integer kernels.
         floats: sites that stay in floating point, with the reason.
+        tables: look-ups in tables that are held as codes, with their site names.
     """
 
     weighted: Mapping[fx.Node, str]
@@ -105,6 +107,7 @@ class Layout:
     grids: Mapping[fx.Node, fx.Node]
     everywhere: frozenset[fx.Node]
     floats: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[fx.Node, str] = field(default_factory=dict)
 
 
 def placement_for(kind: str, runtime: str) -> Placement:
@@ -170,7 +173,8 @@ def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) ->
     summed = _summed(integer, closed, placement)
     ordered = [node for node in graph.nodes if node in (rounded | read) - summed]
     everywhere = frozenset(rounded - summed)
-    return Layout(weighted, frozenset(integer), _share(ordered, placement), everywhere, dict(floats))
+    held = {node: site for node, site in tables(graph).items() if site not in floats}
+    return Layout(weighted, frozenset(integer), _share(ordered, placement), everywhere, dict(floats), held)
 
 
 def _summed(integer: set[fx.Node], closed: set[fx.Node], placement: Placement) -> set[fx.Node]:

@@ -46,6 +46,10 @@ def quantize(
     Weights are rounded to `step * codes` with a step per output channel or block, activations with a step per
     tensor. The result trains: its steps are parameters.
 
+    Tables of embeddings with 2^18 entries or more are held in 8-bit codes with a step to each row, whatever the scheme:
+    a look-up takes codes and step, which costs no time that can be measured in a transformer and a quarter of the bytes.
+    Their steps do not train.
+
     Args:
         model: the trained model; not changed.
         inputs: example inputs, as the model is called.

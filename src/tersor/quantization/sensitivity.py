@@ -17,6 +17,7 @@ from tersor.quantization.insert import quantizer_calls
 from tersor.quantization.layers import layers
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize_module
+from tersor.quantization.tables import site_of_table, table_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def _quantizers_by_site(quantized: QuantizedModel) -> dict[str, set[int]]:
         site = layer.weight.rpartition(".")[0] or layer.node.name
         own = {id(modules[node]) for node in layer.node.all_input_nodes if node in modules}
         found.setdefault(site, set()).update(own)
+    for lookup, table in table_calls(quantized.graph_module):
+        found.setdefault(site_of_table(lookup), set()).add(id(table))
     return found
 
 

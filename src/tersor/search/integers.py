@@ -13,6 +13,7 @@ from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize_module, sites
 from tersor.quantization.schemes import KERNELS, schemes
+from tersor.quantization.tables import site_of_table, table_calls
 from tersor.search.candidate import Candidate
 from tersor.search.run import Build, Run, calibration_inputs, codes_for, placed
 from tersor.search.shrink import restore
@@ -78,11 +79,18 @@ def twin_of(blank: Candidate, parent: Candidate, model: QuantizedModel, scheme: 
     """Return `blank` with a model that runs the network of `parent` in integers."""
     return replace(
         blank,
-        plan=parent.plan + Plan(tuple(Quantize(name, *BITS[scheme]) for name in model.integers)),
+        plan=parent.plan + Plan(_edits(model, scheme)),
         model=model,
         float_model=parent.model,
         parameters=parent.parameters,
         macs=parent.macs,
+    )
+
+
+def _edits(model: QuantizedModel, scheme: str) -> tuple[Quantize, ...]:
+    tables = {site_of_table(lookup) for lookup, _ in table_calls(model.graph_module)}
+    return tuple(
+        Quantize(name, *(BITS["int8"] if name in tables else BITS[scheme])) for name in model.integers
     )
 
 

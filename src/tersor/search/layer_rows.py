@@ -63,7 +63,7 @@ def _edits_of(plan: Plan, layer: str) -> list[str]:
     """Return what a plan does to one layer besides cutting, in words."""
     words = [f"product of rank {edit.rank}" for edit in plan.of(Factorize) if edit.layer == layer]
     words += ["dropped with its block" for edit in plan.of(Drop) if f"{layer}.".startswith(f"{edit.block}.")]
-    return words + ["8-bit integers" for edit in plan.of(Quantize) if edit.site == layer]
+    return words + [f"{edit.weight_bits}-bit integers" for edit in plan.of(Quantize) if edit.site == layer]
 
 
 def _reason(layer: str, answer: Candidate, insight: Insight, *, cut: bool) -> str:
