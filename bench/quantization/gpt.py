@@ -23,6 +23,9 @@ TEXT = Path(
     os.environ.get("TINYSHAKESPEARE", Path(__file__).parents[2].parent / "shared/data/tinyshakespeare.txt")
 )
 
+#: Of the network: wide enough for memory to bound a step, as in the models that weights alone in integers are for.
+WIDTH = 768
+
 
 def codes() -> tuple[np.ndarray, np.ndarray, int]:
     """Return the training text and the validation text as integers, and how many kinds of characters there are."""
@@ -60,7 +63,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Logits of the next character at every position."""
 
-    def __init__(self, kinds: int, width: int = 512, depth: int = 4, context: int = 128) -> None:
+    def __init__(self, kinds: int, width: int = WIDTH, depth: int = 4, context: int = 128) -> None:
         super().__init__()
         self.token, self.place = nn.Embedding(kinds, width), nn.Embedding(context, width)
         self.blocks = nn.ModuleList(Block(width, width // 64) for _ in range(depth))
@@ -109,7 +112,7 @@ class Step(nn.Module):
         return gpt.head(gpt.norm(x))[:, 0], torch.cat(own, 1)
 
 
-def trained(steps: int = 400, width: int = 512) -> GPT:
+def trained(steps: int = 400, width: int = WIDTH) -> GPT:
     """Return the network with weights from the cache, trained first if there are none: some minutes."""
     train, _, kinds = codes()
     gpt, file = GPT(kinds, width), CACHE / f"gpt_{width}_{steps}.safetensors"
@@ -137,9 +140,9 @@ def crops(text: np.ndarray, length: int, batch: int, seed: int = 0) -> Iterator[
         yield torch.from_numpy(np.stack([text[start : start + length] for start in starts]))
 
 
-TITLE = """## A character-level GPT on tiny Shakespeare, weights alone in integers
+TITLE = f"""## A character-level GPT on tiny Shakespeare, weights alone in integers
 
-One step at batch 1 with 64 characters before it; width 512, 4 blocks, cache of fixed length. One thread. Latency:
+One step at batch 1 with 64 characters before it; width {WIDTH}, 4 blocks, cache of fixed length. One thread. Latency:
 processor time, every contender once a round, medians over rounds. Loss: of the file itself, stepping through pieces of
 the validation text, in nats a character; the increase with the normal 95 per cent interval of paired characters.
 SQNR: logits. Speed: against the fastest floating-point file."""
@@ -185,7 +188,7 @@ def run(options) -> None:
 DEFAULT = Recipe()
 
 
-def by_width(rounds: int, widths: tuple[int, ...] = (128, 256, 1024)) -> dict[int, float]:
+def by_width(rounds: int, widths: tuple[int, ...] = (128, 256, 512, 1024)) -> dict[int, float]:
     """Return the speed against floating point in the same runtime, two blocks with random weights."""
     found = {}
     for width in widths:
