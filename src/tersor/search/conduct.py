@@ -137,8 +137,10 @@ def carry_out(order: Order) -> Result:
 
         if not request.drop.relative:  # known before the original is exported and measured
             admit(request.drop.amount)
+        for line in built.notes.words():
+            log(Event("data", line))
         request, target_because = choose_target(request, built.task, clock, journal)
-        run = start(built, request, clock, journal, admit=admit)
+        run = start(built.task, request, clock, journal, admit=admit)
         run = replace(run, target_because=target_because)
         stage = Stage(seal, built.notes.words(), Interim(output), stops, log, work)
         if output is not None and not order.resumed:

@@ -227,6 +227,8 @@ class _Race:
 
     def timed(self, files: Sequence[Candidate], pace: Pace) -> tuple[Candidate, ...]:
         """Return those of `files` that ran, with their speed against the first; none where the time was short."""
+        if self.clock.remaining_s <= 0:
+            return ()
         try:
             with watched(max(0.0, self.clock.remaining_s)):
                 results = self._measured([file.artefact for file in files if file.artefact is not None], pace)
