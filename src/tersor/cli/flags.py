@@ -37,7 +37,7 @@ class SearchFlags:
     "Name of a metric, or `module:function`; inferred from the labels when left out."
 
     target: str = "onnxruntime"
-    "Runtime that the file is for, or several: onnxruntime,executorch seeks one model that holds in both."
+    "Runtime of the file; auto races the installed ones; onnxruntime,executorch seeks one model for both."
 
     goal: str = "latency"
     "What to make better: latency, throughput, size or memory."

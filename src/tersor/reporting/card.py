@@ -65,6 +65,7 @@ def render_card(record: Record) -> str:
         _table(tables.splits(record)),
         f"Limit: {escape_markdown(record.aim.limit)}.",
         escape_markdown(record.conditions),
+        escape_markdown(record.aim.target_because),
         _fenced(record.command),
         f"Written by tersor {escape_markdown(record.tersor_version)} on {escape_markdown(record.created)}; "
         "everything else is in `report.html`.",

@@ -68,6 +68,7 @@ class Aim:
         floor: the worst quality that is allowed.
         allowed_drop: the largest loss of quality that is allowed, absolute, in the metric's unit.
         target: runtime that the artefact is for.
+        target_because: how it was chosen, in a sentence; empty where it was asked for.
         goal: `latency`, `throughput`, `size` or `memory`.
         splits: the parts of the data.
         drawn: reference that drew the inputs at random, where there was no data; empty for data.
@@ -84,6 +85,7 @@ class Aim:
     goal: str = "latency"
     splits: tuple[Split, ...] = ()
     drawn: str = ""
+    target_because: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -57,7 +57,7 @@ def _changes(record: Record) -> tuple[Section, ...]:
         Section(
             anchor="comparison",
             title="Before and after",
-            note=record.conditions,
+            note=" ".join(filter(None, (record.conditions, record.aim.target_because))),
             tables=_filled(tables.comparison(record)),
         ),
         Section(

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.feed import feed
-from tersor.loading.build import Built
 from tersor.loading.inputs import to_numpy
 from tersor.loading.task import Task
 from tersor.measurement.race import entrants, installed, run_race
@@ -42,7 +41,7 @@ _BASELINES, STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...], config=
 
 
 def start(
-    built: Built,
+    task: Task,
     request: Request,
     clock: Clock,
     journal: Journal,
@@ -54,7 +53,7 @@ def start(
     A search that goes on finds all that in its journal.
 
     Args:
-        built: the task.
+        task: the original and its data.
         request: what was asked for.
         clock: time.
         journal: where the search is kept.
@@ -64,9 +63,6 @@ def start(
         ExportError: if the original cannot be exported for the target.
         ArgumentError: if the limit would accept any model.
     """
-    for line in built.notes.words():
-        request.listen(Event("data", line))
-    task = built.task
     base = journal.recall(ORIGINAL, task) or _original(task, request, journal)
     assert base.quality is not None
     assert base.artefact is not None

@@ -25,6 +25,7 @@ from tersor.search.answer import confirm, in_order, measured
 from tersor.search.asked import ASKED, Asked
 from tersor.search.baseline import ORIGINAL, relocated, start
 from tersor.search.candidate import Candidate
+from tersor.search.choose_target import choose_target
 from tersor.search.clock import Clock
 from tersor.search.descend import descend
 from tersor.search.disjoint import check_given_splits, is_given, without_near_copies
@@ -136,7 +137,11 @@ def carry_out(order: Order) -> Result:
 
         if not request.drop.relative:  # known before the original is exported and measured
             admit(request.drop.amount)
-        run = start(built, request, clock, journal, admit=admit)
+        for line in built.notes.words():
+            log(Event("data", line))
+        request, target_because = choose_target(request, built.task, clock, journal)
+        run = start(built.task, request, clock, journal, admit=admit)
+        run = replace(run, target_because=target_because)
         stage = Stage(seal, built.notes.words(), Interim(output), stops, log, work)
         if output is not None and not order.resumed:
             run = _settled(run, stage, order, output)
@@ -212,7 +217,8 @@ def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
     if order.options.get("ledger") is None:
         stage.seal.ledger = Ledger(output / SEARCH / LEDGER)
     # What was drawn for the model's own words is drawn again by its reference, whatever is then read from the model.
-    asked = replace(order.asked, data=run.task.drawn or order.asked.data)
+    # One who goes on keeps the runtime that was chosen.
+    asked = replace(order.asked, data=run.task.drawn or order.asked.data, targets=run.request.targets)
     asked.of(run.task.model, stage.seal.data_sha256).write(output / SEARCH)
     return run
 

@@ -139,6 +139,7 @@ def _aim(story: Story) -> Aim:
         floor=run.floor,
         allowed_drop=run.margin,
         target=run.request.target,
+        target_because=run.target_because,
         goal=run.request.goal,
         drawn=task.drawn,
         splits=tuple(

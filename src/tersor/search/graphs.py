@@ -19,7 +19,7 @@ from tersor.quantization.onnx_graph import (
 from tersor.search.candidate import Candidate
 from tersor.search.integers import BITS, SCHEMES, WORDS
 from tersor.search.request import METHODS
-from tersor.search.run import Run, attempt, calibration_inputs
+from tersor.search.run import Build, Run, attempt, calibration_inputs
 from tersor.search.twins import Report
 from tersor.search.unlearned import unlearned
 
@@ -61,7 +61,7 @@ def make_from_graph(run: Run, report: Report) -> None:
     for name, why, build in _whole(run, model):
         if run.clock.left_s > 0:
             report(attempt(run, Candidate(name, Plan(), steps=(why,), why=why), build))
-    for place, scheme in enumerate(_schemes(run, model)):
+    for place, scheme in enumerate(graph_kinds(run)):
         if run.clock.left_s > 0:
             _in_integers(run, model, scheme, report, first=place == 0)
 
@@ -82,7 +82,10 @@ def _with(run: Run, blank: Candidate, made: GraphModel) -> Candidate:
     return replace(blank, model=made, parameters=run.base.parameters, macs=run.base.macs)
 
 
-def _schemes(run: Run, model: GraphModel) -> tuple[str, ...]:
+def graph_kinds(run: Run) -> tuple[str, ...]:
+    """Return the kinds of integers that the request allows and that suit the graph, most promising first."""
+    model = run.task.model
+    assert isinstance(model, GraphModel)
     allowed = [kind for method in run.request.methods for kind in SCHEMES.get(method, ())]
     found = [kind for kind in graph_schemes(model, run.request.target) if kind in allowed]
     return unlearned(found, run.task)
@@ -90,7 +93,7 @@ def _schemes(run: Run, model: GraphModel) -> tuple[str, ...]:
 
 def _in_integers(run: Run, model: GraphModel, scheme: str, report: Report, *, first: bool) -> None:
     """Report the graph in integers; where static ranges cost too much, other ranges, and its ends in floating point."""
-    leave = tuple(name for name in model.layers if run.request.leaves_alone(name))
+    leave = _left_alone(run, model)
     layers = [name for name in model.layers if name not in leave]
     plain = scheme in ("static", "dynamic")
     name = ("int8" if first else f"int8 {scheme}") if plain else f"{scheme} weights"
@@ -123,6 +126,17 @@ def _in_integers(run: Run, model: GraphModel, scheme: str, report: Report, *, fi
         report(made)
         if made.quality is None or run.drop(made) < run.margin:
             return
+
+
+def rounded_graph(run: Run, scheme: str) -> Build:
+    """Return how to build the graph of the task in integers of a kind, as they are first tried."""
+    model = run.task.model
+    assert isinstance(model, GraphModel)
+    return _rounding(run, model, Rounding(scheme, leave=_left_alone(run, model)))
+
+
+def _left_alone(run: Run, model: GraphModel) -> tuple[str, ...]:
+    return tuple(name for name in model.layers if run.request.leaves_alone(name))
 
 
 def _rounding(run: Run, model: GraphModel, how: Rounding) -> Callable[[Candidate], Candidate]:

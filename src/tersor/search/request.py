@@ -24,6 +24,8 @@ GOALS = ("latency", "throughput", "size", "memory")
 TARGETS = ("onnxruntime", "openvino", "executorch")
 #: The first target is one of these: prices are learnt from copies of its file, which have to be ONNX files.
 FIRST = ("onnxruntime", "openvino")
+#: As the only target: the one of those in which the original is best here; `choose_target` takes it.
+AUTO = "auto"
 METHODS = ("prune", "factorize", "drop", "quantize", "weight_only", "distill")
 
 
@@ -76,7 +78,7 @@ class Request:
 
     Attributes:
         drop: largest loss of quality.
-        targets: runtimes that the answer has to hold in.
+        targets: runtimes that the answer has to hold in; `auto` alone until one is chosen.
         goal: what is made better.
         budget_s: time in seconds; None for the default effort.
         confidence: confidence of the certificate, in (0.5, 1).
@@ -197,6 +199,11 @@ def make_request(
     )
 
 
+def first_targets() -> tuple[str, ...]:
+    """Return the runtimes installed here that a search can be for; the first one where none is."""
+    return tuple(name for name in FIRST if not RUNTIMES[name].missing()) or FIRST[:1]
+
+
 def check_leave(request: Request, task: Task) -> None:
     """Refuse a pattern of layers to leave alone that no layer, parameter or group has.
 
@@ -222,9 +229,16 @@ def _most_candidates(options: Options) -> float:
 
 def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
     named = target.split(",") if isinstance(target, str) else target
-    targets = tuple(dict.fromkeys(one_of("target", name.strip(), TARGETS) for name in named))
+    targets = tuple(dict.fromkeys(one_of("target", name.strip(), (*TARGETS, AUTO)) for name in named))
     if not targets:
-        raise ArgumentError(f"`target` names at least one of {', '.join(TARGETS)}.")
+        raise ArgumentError(f"`target` names at least one of {', '.join(TARGETS)}, or is {AUTO!r}.")
+    if targets == (AUTO,):
+        return targets
+    if AUTO in targets:
+        raise ArgumentError(
+            f"The target {AUTO!r} stands alone: it takes the one runtime in which the original is best. For a model "
+            "that holds in several, name them, such as 'onnxruntime,executorch'."
+        )
     if targets[0] not in FIRST:
         raise ArgumentError(
             f"The target {targets[0]!r} comes after another one, such as 'onnxruntime,{targets[0]}': the model holds, "

@@ -76,6 +76,7 @@ class Run:
         ending: what the end of the search will take.
         executor: where the model work of candidates is done.
         arithmetic: how trainings of networks in floating point compute.
+        target_because: how the target was chosen, in a sentence; empty where it was named.
     """
 
     task: Task
@@ -90,6 +91,7 @@ class Run:
     ending: Ending = field(default_factory=Ending)
     executor: Executor = field(default_factory=Local, repr=False)
     arithmetic: Arithmetic = PLAIN
+    target_because: str = ""
 
     def __getstate__(self) -> dict[str, object]:
         # What travels to a worker does its work there, and has nobody to tell.
