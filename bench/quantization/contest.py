@@ -16,7 +16,7 @@ from tersor.exporting.export import export, open_artefact, with_options
 from tersor.loading.inputs import Inputs
 from tersor.measurement.machine import this_machine
 from tersor.quantization.fidelity import fidelity, sqnr
-from tersor.quantization.hardware import detect
+from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.quantization.probe import probe
 from tersor.quantization.quantize import quantize
 
@@ -88,6 +88,11 @@ def ours(model, example: Inputs, calibration: Sequence[Inputs], runtime: str = "
         return exported(small, example, calibration[:2], path, runtime, seconds)
 
     return make
+
+
+def static_in_openvino() -> Scheme:
+    """Return static integers whose simulation rounds where OpenVINO does."""
+    return scheme_for(detect(), "static", "openvino")
 
 
 def exported(

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.quantization.contest import CACHE, by_operator, contest, float_file, floating, ours, write
+from bench.quantization.contest import (
+    CACHE,
+    by_operator,
+    contest,
+    float_file,
+    floating,
+    ours,
+    static_in_openvino,
+    write,
+)
 from bench.quantization.fit import fit
 from bench.quantization.references import nncf_openvino, onnxruntime_dynamic, onnxruntime_static
 from tersor.exporting.export import export
@@ -114,7 +123,7 @@ def run(options) -> None:
         "tersor weights alone, 8 bits, OpenVINO": small("openvino", scheme="int8"),
         **onnxruntime_dynamic(file.path),
         **nncf_openvino(file.path, file.inputs, arrays, transformer=True),
-        "tersor static, balanced, OpenVINO": small("openvino", scheme="static", recipe=balanced),
+        "tersor static, balanced, OpenVINO": small("openvino", scheme=static_in_openvino(), recipe=balanced),
         "bf16, OpenVINO": floating(model, example, "openvino", precision="bf16"),
         "tersor static, balanced": small(scheme="static", recipe=balanced),
         "tersor dynamic, balanced": small(scheme="dynamic", recipe=balanced),

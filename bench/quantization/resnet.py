@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from bench.quantization.contest import contest, float_file, floating, ours, write
+from bench.quantization.contest import contest, float_file, floating, ours, static_in_openvino, write
 from bench.quantization.references import nncf_openvino, onnxruntime_static, torchao_inductor
 from examples.cifar10.data import FOLDER, read
 from examples.cifar10.model import build
@@ -37,7 +37,7 @@ def run(options) -> None:
         "bf16, OpenVINO": floating(model, example, "openvino", precision="bf16"),
         "tersor (quick)": ours(model, example, batches),
         "tersor (auto)": ours(model, example, batches, recipe="auto", budget_s=options.budget),
-        "tersor (quick), OpenVINO": ours(model, example, batches, "openvino"),
+        "tersor (quick), OpenVINO": ours(model, example, batches, "openvino", scheme=static_in_openvino()),
         **onnxruntime_static(file.path, file.inputs, arrays),
         **nncf_openvino(file.path, file.inputs, arrays, transformer=False),
         **torchao_inductor(model, arrays),
