@@ -84,7 +84,11 @@ class Ready(nn.Module):
 
     def __init__(self, *, weights, mask):
         super().__init__()
-        self.attend, self.weights, self.mask = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True), weights, mask
+        self.attend, self.weights, self.mask = (
+            nn.MultiheadAttention(WIDTH, HEADS, batch_first=True),
+            weights,
+            mask,
+        )
 
     def forward(self, x):
         mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1) if self.mask else None
@@ -106,7 +110,9 @@ def made(model, x, scheme=OPENVINO, **how):
 
 def rounded_products(model):
     """Names of the products of which both sides are rounded for them, and nothing else reads the rounded sides."""
-    sides = [node for node, _ in quantizer_calls(model.graph_module) if node.target.endswith(("_left", "_right"))]
+    sides = [
+        node for node, _ in quantizer_calls(model.graph_module) if node.target.endswith(("_left", "_right"))
+    ]
     readers = [reader for node in sides for reader in node.users]
     assert len(readers) == len(sides)
     return [reader.name for reader in dict.fromkeys(readers) if readers.count(reader) == 2]
@@ -203,7 +209,9 @@ def test_both_sides_have_signed_codes_around_zero():
         assert 0 < quantizer.step.item() < 1
 
 
-@pytest.mark.parametrize("runtime", [name for name in ("onnxruntime", "openvino") if not RUNTIMES[name].missing()])
+@pytest.mark.parametrize(
+    "runtime", [name for name in ("onnxruntime", "openvino") if not RUNTIMES[name].missing()]
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_file_computes_what_its_simulation_does_at_every_length(form, runtime, tmp_path):
     x = codes(32, 7)
@@ -221,9 +229,13 @@ def test_openvino_multiplies_queries_and_keys_in_integers(tmp_path):
     found = {}
     for name, scheme in (("integers", OPENVINO), ("floats", replace(OPENVINO, scores=None))):
         artefact = export(made(decoder(causal), x, scheme), (x[:2],), tmp_path / f"{name}.onnx", "openvino")
-        compiled = openvino.Core().compile_model(str(artefact.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino.Core().compile_model(
+            str(artefact.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
         nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-        found[name] = {str(n["primitiveType"].astype(str)) for n in nodes if n["layerType"].astype(str) == "Subgraph"}
+        found[name] = {
+            str(n["primitiveType"].astype(str)) for n in nodes if n["layerType"].astype(str) == "Subgraph"
+        }
     assert any("i8" in kernel for kernel in found["integers"]), found
     assert not any("i8" in kernel for kernel in found["floats"]), found
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 ATEN = torch.ops.aten
 
@@ -40,7 +41,7 @@ def _replace(node: fx.Node, function: Callable[..., Tensor]) -> None:
 
     def run(*values: Any) -> Tensor:
         by_node = dict(zip(read, values, strict=True))
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), by_node.__getitem__)
+        args, kwargs = map_arg((node.args, node.kwargs), by_node.__getitem__)
         return function(*args, **kwargs)
 
     traced = make_fx(run, pre_dispatch=True)(*(source.meta["val"] for source in read)).graph
@@ -58,7 +59,7 @@ def _attends(
     _value: fx.Node,
     _mask: fx.Node | None = None,
     dropout_p: float = 0.0,
-    _is_causal: bool = False,  # noqa: FBT001, FBT002  # as the operation is called
+    _is_causal: bool = False,
     *,
     scale: float | None = None,
     enable_gqa: bool = False,
@@ -75,7 +76,7 @@ def _attention(
     value: Tensor,
     mask: Tensor | None = None,
     _dropout_p: float = 0.0,
-    is_causal: bool = False,  # noqa: FBT001, FBT002  # likewise
+    is_causal: bool = False,
     *,
     scale: float | None = None,
     **_: bool,

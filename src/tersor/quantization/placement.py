@@ -83,7 +83,8 @@ ONNXRUNTIME_CPU = Placement(
 
 #: OpenVINO on a CPU: as ONNX Runtime, except that a convolution adds the other operand to its sums and rounds once
 #: (bench/results/quantization_fidelity.md), and that the product of queries and keys is faster in integers. Shares and
-#: values stay in floating point: rounding them as well costs more than it saves (bench/results/quantization_attention.md).
+#: values stay in floating point: rounding them as well costs more than it saves
+#: (bench/results/quantization_attention.md).
 OPENVINO_CPU = replace(
     ONNXRUNTIME_CPU,
     sums=frozenset({ATEN.add.Tensor}),

@@ -42,7 +42,8 @@ class Cost:
 def sensitivity(quantized: QuantizedModel, batches: Sequence[Inputs]) -> tuple[Cost, ...]:
     """Return the cost of each site of `quantized`, dearest first: its weight and its input rounded, nothing else.
 
-    Where attention multiplies in integers, what a site gives to such a product is rounded with it. One pass over `batches` a site. The model is left as it was.
+    Where attention multiplies in integers, what a site gives to the product is rounded with it. One pass over
+    `batches` a site. The model is left as it was.
 
     Example:
         >>> import torch
