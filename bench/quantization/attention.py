@@ -42,9 +42,10 @@ NETWORKS = """## Whole networks in OpenVINO
 
 Static 8-bit integers made for OpenVINO {version}, batch 1, one thread; every layer with a weight in integers, and the
 products of attention as the column says. Queries and keys: what `scheme_for(..., "static", "openvino")` rounds.
-Shares and values: rounded in the written file, for their time alone. Processor time of one call, medians over
-{rounds} rounds in which every file runs once; speed against the file whose attention is in floating point, least and
-most over {repeats} repetitions; below 1 is slower. Kernels: of OpenVINO's fused parts, attention among them.
+Shares and values: rounded in the written file, for their time alone. Processor time of a call: medians over
+{rounds} rounds in which every file runs in turn, of the least of 10 calls in succession; speed against the file whose
+attention is in floating point, least and most over {repeats} repetitions; below 1 is slower. Kernels: of OpenVINO's
+fused parts, attention among them.
 What rounding costs in accuracy is in quantization_fidelity.md.
 
 Processor: {processor} ({features}).

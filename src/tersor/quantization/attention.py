@@ -12,9 +12,9 @@ ATEN = torch.ops.aten
 
 
 def write_out(graph_module: fx.GraphModule) -> None:
-    """Write fused attention in a captured graph as an exporter writes it, in place; the same function.
+    """Write fused attention in a captured graph as products and a softmax, in place; the same function.
 
-    What is left as it is: grouped queries (`enable_gqa`), dropout, and a scale that is not a positive number. Where a
+    What is left as it is: grouped queries (`enable_gqa`), dropout, and a scale that is not a number. Where a
     mask hides every key from a query, the query gets the mean of the values, as in a file; torch gives it zeros.
 
     Example:
@@ -25,7 +25,7 @@ def write_out(graph_module: fx.GraphModule) -> None:
         >>> graph_module = capture(Model(), (torch.randn(2, 3, 5, 8),))
         >>> write_out(graph_module)
         >>> [node.name for node in graph_module.graph.nodes if node.op == "call_function"]
-        ['mul', 'transpose', 'mul_1', 'matmul', 'softmax', 'matmul_1']
+        ['transpose', 'matmul', 'mul', 'softmax', 'matmul_1']
     """
     for node in list(graph_module.graph.nodes):
         if node.target in _WRITTEN:
@@ -65,9 +65,8 @@ def _attends(
     enable_gqa: bool = False,
 ) -> bool:
     """Whether `_attention` computes a call with these arguments."""
-    width = query.meta["val"].shape[-1]
-    factor = scale if scale is not None else width
-    return not enable_gqa and dropout_p == 0.0 and isinstance(factor, int | float) and factor > 0
+    factor = query.meta["val"].shape[-1] if scale is None else scale
+    return not enable_gqa and dropout_p == 0.0 and isinstance(factor, int | float)
 
 
 def _attention(
@@ -81,9 +80,11 @@ def _attention(
     scale: float | None = None,
     **_: bool,
 ) -> Tensor:
-    """Return `softmax(sqrt(s) q (sqrt(s) k)^T + mask) v`; what is hidden gets the least number, not infinity."""
-    root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
-    scores = torch.matmul(query * root, key.transpose(-2, -1) * root)
+    """Return `softmax(s q k^T + mask) v`; what is hidden gets the least number, as in a file, not infinity."""
+    # Scaled after the product, so that what makes queries and keys can round them.
+    scores = torch.matmul(query, key.transpose(-2, -1)) * (
+        query.shape[-1] ** -0.5 if scale is None else scale
+    )
     least = torch.finfo(query.dtype).min
     if is_causal:
         scores = scores + query.new_full((query.shape[-2], key.shape[-2]), least).triu(1)

@@ -63,13 +63,13 @@ def _round_activations(graph_module: fx.GraphModule, layout: Layout, spec: QSpec
 def _round_scores(graph_module: fx.GraphModule, layout: Layout, spec: QSpec) -> None:
     quantizers = graph_module.get_submodule(QUANTIZERS)
     for product in layout.scores:
-        for side, operand in enumerate(operands(product)[:2]):
-            name = f"{product.name}_{('left', 'right')[side]}"
+        for place, side in enumerate(("left", "right")):
+            name, operand = f"{product.name}_{side}", operands(product)[place]
             quantizers.add_module(name, FakeQuantize(spec))
             with graph_module.graph.inserting_before(product):
                 rounded = graph_module.graph.call_module(f"{QUANTIZERS}.{name}", (operand,))
             rounded.meta["val"] = operand.meta["val"]
-            product.update_arg(side, rounded)
+            product.update_arg(place, rounded)
 
 
 def _round_for(graph: fx.Graph, node: fx.Node, name: str, reads: Callable[[fx.Node], bool]) -> None:
