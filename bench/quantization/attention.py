@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.quantization.attention_networks import NetworkRow, measure_networks
+from bench.quantization.attention_networks import LENGTHS, NetworkRow, measure_networks
 from bench.quantization.contest import CACHE, RESULTS, times
 from tersor.exporting.artefact import Session
 from tersor.measurement.machine import this_machine
@@ -275,6 +275,7 @@ def main() -> None:
     """Time every file at every length."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(TABLES))
+    parser.add_argument("--networks", nargs="*", default=list(LENGTHS))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -282,7 +283,8 @@ def main() -> None:
         rows = [row for tokens in (24, 64, 128) for row in measure(tokens, options.rounds, options.repeats)]
         write("products", rows, options.rounds, options.repeats)
     if "networks" in options.parts:
-        write("networks", measure_networks(options.rounds, options.repeats), options.rounds, options.repeats)
+        for rows in measure_networks(options.networks, options.rounds, options.repeats):
+            write("networks", rows, options.rounds, options.repeats)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,11 @@ class NetworkRow:
     fastest: float
 
 
-def measure_networks(rounds: int, repeats: int) -> list[NetworkRow]:
-    """Quantize each network with and without, and time the files in turns."""
+def measure_networks(names: Sequence[str], rounds: int, repeats: int) -> Iterator[list[NetworkRow]]:
+    """Quantize each network with and without, and time the files in turns; give the rows so far after each network."""
     rows = []
-    for name, lengths in LENGTHS.items():
+    for name in names:
+        lengths = LENGTHS[name]
         with tempfile.TemporaryDirectory() as folder:
             subject = SUBJECTS[name]()
             files = _files(subject, Path(folder))
@@ -52,7 +53,7 @@ def measure_networks(rounds: int, repeats: int) -> list[NetworkRow]:
         for length in lengths:
             call = sample if len(lengths) == 1 else [np.ones((1, length), np.int64)] * 2
             rows += _rows(name, length, _found(sessions, call, rounds, repeats), kernels)
-    return rows
+        yield rows
 
 
 def _files(subject: Subject, folder: Path) -> Mapping[str, Artefact]:
