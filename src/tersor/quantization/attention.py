@@ -53,20 +53,10 @@ def _replace(node: fx.Node, function: Callable[..., Tensor]) -> None:
     node.graph.erase_node(node)
 
 
-def _attends(
-    query: fx.Node,
-    _key: fx.Node,
-    _value: fx.Node,
-    _mask: fx.Node | None = None,
-    dropout_p: float = 0.0,
-    _is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> bool:
-    """Whether `_attention` computes a call with these arguments."""
+def _attends(query: fx.Node, *others: Any, scale: float | None = None, enable_gqa: bool = False) -> bool:
+    """Whether `_attention` computes a call with these arguments; of the others, the fourth is the dropout."""
     factor = query.meta["val"].shape[-1] if scale is None else scale
-    return not enable_gqa and dropout_p == 0.0 and isinstance(factor, int | float)
+    return not enable_gqa and not any(others[3:4]) and isinstance(factor, int | float)
 
 
 def _attention(

@@ -82,9 +82,9 @@ ONNXRUNTIME_CPU = Placement(
 )  # fmt: skip
 
 #: OpenVINO on a CPU: as ONNX Runtime, except that a convolution adds the other operand to its sums and rounds once
-#: (bench/results/quantization_fidelity.md), and that the product of queries and keys is faster in integers. Shares and
-#: values stay in floating point: rounding them as well costs more than it saves
-#: (bench/results/quantization_attention.md).
+#: (bench/results/quantization_fidelity.md), and that the product of queries and keys is faster in integers
+#: (bench/results/quantization_attention.md). Shares and values stay in floating point, as in NNCF: rounding them as
+#: well saves little more, up to a tenth by the same measurement, and what it costs in accuracy is not known.
 OPENVINO_CPU = replace(
     ONNXRUNTIME_CPU,
     sums=frozenset({ATEN.add.Tensor}),
