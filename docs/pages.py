@@ -57,8 +57,9 @@ def catalogues() -> tuple[Catalogue, ...]:
             "rounding",
             "Quantization algorithms",
             "Rescalings leave the function as it is and make it round better; refinements choose codes. Layers "
-            "with weights run in integers. The products of attention stay in floating point: in integers they "
-            "would save nothing of a transformer of 24 tokens and 3 % of one of 128 "
+            "with weights run in integers. The products of attention stay in floating point: in ONNX Runtime "
+            "integers would save nothing of a transformer of 24 tokens and 3 % of one of 128. Static integers made "
+            "for OpenVINO alone round queries and keys for their product, which has a faster kernel there "
             "(`bench/results/quantization_attention.md`). In ONNX Runtime the file computes what the torch model "
             "computes up to the order of sums; in deep networks with coarse grids last bits decide between codes, "
             "and `tersor.quantization.fidelity.repeatability` says how close a file can come "

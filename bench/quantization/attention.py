@@ -1,6 +1,7 @@
-"""Whether the products of attention are worth integers in ONNX Runtime: `python -m bench.quantization.attention`.
+"""Whether the products of attention are worth integers: `python -m bench.quantization.attention [part]...`.
 
-Writes bench/results/quantization_attention.{json,md}.
+The parts are `products`, alone in ONNX Runtime, and `networks`, whole ones in OpenVINO. Writes
+bench/results/quantization_attention.{json,md}, where a part that is not asked for keeps its numbers.
 """
 
 import argparse
@@ -8,13 +9,16 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.quantization.attention_networks import LENGTHS, NetworkRow, measure_networks
 from bench.quantization.contest import CACHE, RESULTS, times
 from tersor.exporting.artefact import Session
 from tersor.measurement.machine import this_machine
@@ -22,7 +26,7 @@ from tersor.quantization.hardware import detect
 
 #: Of MiniLM.
 HEADS, WIDTH, LAYERS = 12, 32, 6
-TITLE = """# The products of attention in integers
+TITLE = """## Products in ONNX Runtime
 
 `softmax(q k^T) v` of {heads} heads of {width}, one sample, in ONNX Runtime {version} on one thread; `q` is scaled.
 Processor time of one call, medians over {rounds} rounds in which every file runs once, least and most over
@@ -31,6 +35,18 @@ arrive as codes, which costs nothing here, so that it is the best that integers 
 left and signed on the right, the fastest pair. Speed: against floating point; below 1 is slower.
 Gain: what all {layers} layers together would save, as a share of the time of the whole MiniLM with dynamic integers on
 one sentence of this length, timed in turns with the rounds.
+
+Processor: {processor} ({features}).
+"""
+NETWORKS = """## Whole networks in OpenVINO
+
+Static 8-bit integers made for OpenVINO {version}, batch 1, one thread; every layer with a weight in integers, and the
+products of attention as the column says. Queries and keys: what `scheme_for(..., "static", "openvino")` rounds.
+Shares and values: rounded in the written file, for their time alone. Processor time of a call: medians over
+{rounds} rounds in which every file runs in turn, of the least of 10 calls in succession; speed against the file whose
+attention is in floating point, least and most over {repeats} repetitions; below 1 is slower. Kernels: of OpenVINO's
+fused parts, attention among them.
+What rounding costs in accuracy is in quantization_fidelity.md.
 
 Processor: {processor} ({features}).
 """
@@ -202,44 +218,73 @@ def _network(tokens: int) -> Session:
     return _running(session, [np.ones((1, tokens), np.int64)] * 2)
 
 
-def write(rows: Sequence[Row], rounds: int, repeats: int) -> None:
-    machine, found = this_machine(), detect()
-    facts = {
+def write(part: str, rows: Sequence[Row | NetworkRow], rounds: int, repeats: int) -> None:
+    """Put the rows of one part into the results, as data and as a table."""
+    runtime = onnxruntime if part == "products" else import_module("openvino")
+    found = {
         "rounds": rounds,
         "repeats": repeats,
-        "onnxruntime": onnxruntime.__version__,
-        "machine": asdict(machine),
+        "runtime": runtime.__version__.split("-")[0],
+        "machine": asdict(this_machine()),
+        "features": sorted(detect().features),
+        "rows": [asdict(row) for row in rows],
     }
     record = RESULTS / "quantization_attention.json"
-    record.write_text(
-        json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=1, default=str) + "\n"
-    )
-    title = TITLE.format(
-        heads=HEADS, width=WIDTH, layers=LAYERS, version=onnxruntime.__version__, rounds=rounds, repeats=repeats,
-        processor=machine.processor, features=", ".join(sorted(found.features)),
+    document = json.loads(record.read_text()) if record.exists() else {}
+    document = json.loads(json.dumps({**document, part: found}, default=str))
+    record.write_text(json.dumps(document, indent=1) + "\n")
+    lines = ["# The products of attention in integers", ""]
+    for each in TABLES:
+        lines += _table(each, document[each]) if each in document else []
+    record.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n")
+    print("\n".join(_table(part, document[part])))
+
+
+def _table(part: str, found: Mapping[str, Any]) -> list[str]:
+    title, head, line = TABLES[part]
+    title = title.format(
+        heads=HEADS, width=WIDTH, layers=LAYERS, version=found["runtime"], rounds=found["rounds"],
+        repeats=found["repeats"], processor=found["machine"]["processor"], features=", ".join(found["features"]),
     )  # fmt: skip
-    lines = [
-        title,
-        "| tokens | file | products | median (ms) | speed, least | most | gain (%) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.tokens} | {r.file} | {r.products} | {1e3 * r.median_s:.3f} | {r.slowest:.2f} | {r.fastest:.2f} "
-        f"| {100 * r.gain:.1f} |"
-        for r in rows
-    ]
-    record.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    rule = "|---" * head.count(" | ") + "|---|"
+    return [title, f"| {head} |", rule, *(f"| {line(row)} |" for row in found["rows"]), ""]
+
+
+#: Part -> title, head of the table, and a line of it.
+TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
+    "products": (
+        TITLE,
+        "tokens | file | products | median (ms) | speed, least | most | gain (%)",
+        lambda r: (
+            f"{r['tokens']} | {r['file']} | {r['products']} | {1e3 * r['median_s']:.3f} | {r['slowest']:.2f} | "
+            f"{r['fastest']:.2f} | {100 * r['gain']:.1f}"
+        ),
+    ),
+    "networks": (
+        NETWORKS,
+        "network | length | in integers | kernels | median (ms) | speed, least | most",
+        lambda r: (
+            f"{r['network']} | {r['length']} | {r['products']} | {r['kernels']} | {1e3 * r['median_s']:.3f} | "
+            f"{r['slowest']:.2f} | {r['fastest']:.2f}"
+        ),
+    ),
+}
 
 
 def main() -> None:
     """Time every file at every length."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(TABLES))
+    parser.add_argument("--networks", nargs="*", default=list(LENGTHS))
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    rows = [row for tokens in (24, 64, 128) for row in measure(tokens, options.rounds, options.repeats)]
-    write(rows, options.rounds, options.repeats)
+    if "products" in options.parts:
+        rows = [row for tokens in (24, 64, 128) for row in measure(tokens, options.rounds, options.repeats)]
+        write("products", rows, options.rounds, options.repeats)
+    if "networks" in options.parts:
+        for rows in measure_networks(options.networks, options.rounds, options.repeats):
+            write("networks", rows, options.rounds, options.repeats)
 
 
 if __name__ == "__main__":

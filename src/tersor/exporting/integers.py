@@ -141,6 +141,47 @@ def keep_axes(program: Any) -> None:
         ir.convenience.replace_nodes_and_values(graph, node, (node,), (longer, squeezed), *values)
 
 
+def swap_rounded(program: Any) -> None:
+    """Let products of two rounded tensors swap axes after the rounding, not before it: the same values, in place.
+
+    OpenVINO's kernel swaps the axes of what it multiplies by itself; before the rounding it takes an operation.
+
+    Args:
+        program: what `pack` has packed.
+    """
+    graph = program.model.graph
+    for product in list(graph):
+        sides = [value.producer() for value in product.inputs] if product.op_type == "MatMul" else []
+        if len(sides) == 2 and all(_rounding(side) is not None for side in sides):
+            for side in sides:
+                _swap_after(graph, side)
+
+
+def _rounding(node: Any) -> Any:
+    """Return the QuantizeLinear whose codes the DequantizeLinear `node` alone reads; None if it is something else."""
+    if node is None or node.op_type != "DequantizeLinear" or len(node.outputs[0].uses()) > 1:
+        return None
+    maker = node.inputs[0].producer()
+    alone = maker is not None and maker.op_type == "QuantizeLinear" and len(maker.outputs[0].uses()) == 1
+    return maker if alone else None
+
+
+def _swap_after(graph: Any, values: Any) -> None:
+    """Move the transpositions in front of a rounding, which gives `values`, behind it."""
+    import onnx_ir as ir
+
+    rounding = _rounding(values)
+    swap = rounding.inputs[0].producer()
+    while swap is not None and swap.op_type == "Transpose" and len(swap.outputs[0].uses()) == 1:
+        rounding.replace_input_with(0, swap.inputs[0])
+        after = ir.node("Transpose", [values.outputs[0]], {"perm": swap.attributes["perm"].as_ints()})
+        values.outputs[0].replace_all_uses_with(after.outputs[0])
+        after.replace_input_with(0, values.outputs[0])
+        graph.insert_after(values, after)
+        graph.remove(swap, safe=True)
+        swap = rounding.inputs[0].producer()
+
+
 def _stored(graph: Any, name: str, codes: Any, kind: Any) -> Any:
     """Return a new initializer of `graph` that holds `codes` in the type `kind`."""
     import onnx_ir as ir

@@ -37,11 +37,11 @@ class OpenVino:
         return "" if find_spec("openvino") else "`openvino` (pip install 'tersor[openvino]')"
 
     def write(self, program: "Program", path: Path) -> Mapping[str, object]:
-        """Write an ONNX file, which OpenVINO reads as it is, without what it has no kernel for or reads wrongly."""
-        from tersor.exporting.integers import keep_axes, make_unsigned
+        """Write an ONNX file, without what OpenVINO has no kernel for, reads wrongly or is slow at."""
+        from tersor.exporting.integers import keep_axes, make_unsigned, swap_rounded
         from tersor.exporting.onnx_file import write_onnx
 
-        write_onnx(program, path, (make_unsigned, keep_axes))
+        write_onnx(program, path, (make_unsigned, keep_axes, swap_rounded))
         return {"precision": "f32", "input_block": input_block(program.rounded)}
 
     def open(self, artefact: Artefact, *, threads: int) -> Session:

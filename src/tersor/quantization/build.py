@@ -9,6 +9,7 @@ from tersor.errors import ArgumentError, PlanError
 from tersor.loading.inputs import Inputs
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.algorithms.registry import Refinement, refinements_of, rescalings_of
+from tersor.quantization.attention import write_out
 from tersor.quantization.calibrate import set_activation_grids, set_weight_grids
 from tersor.quantization.hardware import Scheme
 from tersor.quantization.insert import insert
@@ -27,6 +28,8 @@ def build(
     """Quantize a captured graph by one recipe; `graph_module` is not changed."""
     rule = range_rule(recipe.ranges)
     quantized = copy.deepcopy(graph_module)
+    if scheme.scores is not None:
+        write_out(quantized)
     edits = _edits(quantized.graph, plan)
     held = set(tables(quantized.graph).values())
     _check_widths([edit for site, edit in edits.items() if site not in held], scheme)
@@ -40,7 +43,7 @@ def build(
             f"No site of the model can run in integers: {'; '.join(set(layout.floats.values()))}."
         )
     codes = {site: scheme.weight_codes(edits[site].weight_bits) for site in layout.weighted.values()}
-    insert(quantized, layout, activation=scheme.activation, weights=codes)
+    insert(quantized, layout, activation=scheme.activation, weights=codes, scores=scheme.scores)
     set_weight_grids(quantized, rule)
     set_activation_grids(quantized, batches, rule)
     refine(quantized, reference, batches, refinements_of(recipe))

@@ -71,6 +71,8 @@ class Scheme:
         runtime: whose places of rounding a static scheme takes: `onnxruntime`, or `openvino`, whose convolutions add
             before they round, or `executorch`, whose products round what they give. The file runs in each, and computes
             what the model computes in this one.
+        scores: codes of both sides of the products of two activations that the runtime computes in integers, as of
+            queries and keys in attention; None where those stay in floating point.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class Scheme:
     weight: QSpec
     reason: str
     runtime: str = "onnxruntime"
+    scores: QSpec | None = None
 
     def __post_init__(self) -> None:
         one_of("kind", self.kind, ("static", "dynamic", "weights"))
@@ -134,7 +137,12 @@ def scheme_for(processor: Processor, kind: str = "static", runtime: str = "onnxr
         if reach == 127
         else "sums pairs of products in 16 bits, which saturate above 64"
     )
-    return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.", runtime)
+    # Both sides signed, which OpenVINO's kernel wants; with 16-bit sums such products may saturate.
+    multiplies = (
+        kind == "static" and runtime == "openvino" and processor.architecture == "x86" and reach == 127
+    )
+    scores = QSpec(-128, 127, symmetric=True) if multiplies else None
+    return Scheme(kind, activation, weight, f"{processor.architecture} with {found}: {why}.", runtime, scores)
 
 
 def weight_only(

@@ -16,7 +16,12 @@ QUANTIZERS = "quantizers"
 
 
 def insert(
-    graph_module: fx.GraphModule, layout: Layout, *, activation: QSpec | None, weights: Mapping[str, QSpec]
+    graph_module: fx.GraphModule,
+    layout: Layout,
+    *,
+    activation: QSpec | None,
+    weights: Mapping[str, QSpec],
+    scores: QSpec | None = None,
 ) -> None:
     """Insert one FakeQuantize per grid of `layout` and per weight into `graph_module`.
 
@@ -25,6 +30,7 @@ def insert(
         layout: where integers go.
         activation: codes of activations; None leaves activations in floating point.
         weights: codes of the weight of each site.
+        scores: codes of both sides of the products of two activations; None leaves those in floating point.
     """
     quantizers = nn.ModuleDict()
     graph_module.add_module(QUANTIZERS, quantizers)
@@ -37,6 +43,8 @@ def insert(
             _round_for(graph_module.graph, weight, name, lambda reader: reader in layout.weighted)
     if activation is not None:
         _round_activations(graph_module, layout, activation)
+    if scores is not None:
+        _round_scores(graph_module, layout, scores)
     for node in layout.weighted:
         _round_bias(graph_module, node)
     for node in layout.tables:
@@ -53,6 +61,18 @@ def _round_activations(graph_module: fx.GraphModule, layout: Layout, spec: QSpec
         everyone = node in layout.everywhere
         reads = lambda reader, everyone=everyone: everyone or reader in layout.integer
         _round_for(graph_module.graph, node, leader.name, reads)
+
+
+def _round_scores(graph_module: fx.GraphModule, layout: Layout, spec: QSpec) -> None:
+    quantizers = graph_module.get_submodule(QUANTIZERS)
+    for product in layout.scores:
+        for place, side in enumerate(("left", "right")):
+            name, operand = f"{product.name}_{side}", operands(product)[place]
+            quantizers.add_module(name, FakeQuantize(spec))
+            with graph_module.graph.inserting_before(product):
+                rounded = graph_module.graph.call_module(f"{QUANTIZERS}.{name}", (operand,))
+            rounded.meta["val"] = operand.meta["val"]
+            product.update_arg(place, rounded)
 
 
 def _round_for(graph: fx.Graph, node: fx.Node, name: str, reads: Callable[[fx.Node], bool]) -> None:

@@ -29,6 +29,7 @@ class Placement:
         carriers: operations that move or compare codes, so that input and output share one grid.
         activations: operations that the grid of their result absorbs, when they alone follow a kernel.
         sums: additions done inside the closed kernel that they alone follow, before its result is rounded.
+        scores: products of two activations that run in integers where a softmax reads the result, as in attention.
     """
 
     closed: frozenset[Any]
@@ -37,6 +38,7 @@ class Placement:
     carriers: frozenset[Any]
     activations: frozenset[Any]
     sums: frozenset[Any] = frozenset()
+    scores: frozenset[Any] = frozenset()
 
     @property
     def weighted(self) -> frozenset[Any]:
@@ -52,6 +54,16 @@ _CARRIERS = frozenset(
         ATEN.unsqueeze.default, ATEN.cat.default, ATEN.slice.Tensor, ATEN.upsample_nearest2d.vec,
     }
 )  # fmt: skip
+#: What stands between a product and the softmax of its result: scales, masks, and moves.
+_BEFORE_SOFTMAX = frozenset(
+    {
+        ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.mul.Scalar, ATEN.div.Tensor, ATEN.div.Scalar,
+        ATEN.masked_fill.Scalar, ATEN.masked_fill.Tensor, ATEN.where.self, ATEN.where.ScalarSelf,
+        ATEN.where.ScalarOther, ATEN.view.default, ATEN.reshape.default, ATEN.unsqueeze.default,
+        ATEN.squeeze.dim, ATEN.expand.default, ATEN.to.dtype, ATEN._to_copy.default,
+    }
+)  # fmt: skip
+_SOFTMAX = frozenset({ATEN.softmax.int, ATEN._softmax.default, ATEN._safe_softmax.default})
 
 #: ONNX Runtime on a CPU: QLinearConv, QGemm, QLinearAdd, QLinearMul, QLinear*AveragePool, QLinearSigmoid,
 #: QLinearLeakyRelu; MatMul with a floating-point result (MatMulIntegerToFloat). The products of attention stay in
@@ -71,8 +83,14 @@ ONNXRUNTIME_CPU = Placement(
 )  # fmt: skip
 
 #: OpenVINO on a CPU: as ONNX Runtime, except that a convolution adds the other operand to its sums and rounds once
-#: (bench/results/quantization_fidelity.md).
-OPENVINO_CPU = replace(ONNXRUNTIME_CPU, sums=frozenset({ATEN.add.Tensor}))
+#: (bench/results/quantization_fidelity.md), and that the product of queries and keys is faster in integers
+#: (bench/results/quantization_attention.md). Shares and values stay in floating point, as in NNCF: rounding them as
+#: well saves little more, up to a tenth by the same measurement, and what it costs in accuracy is not known.
+OPENVINO_CPU = replace(
+    ONNXRUNTIME_CPU,
+    sums=frozenset({ATEN.add.Tensor}),
+    scores=frozenset({ATEN.matmul.default, ATEN.bmm.default}),
+)
 #: ExecuTorch's XNNPACK, whose integer kernels all round what they give: with it, products too.
 XNNPACK = Placement(
     closed=frozenset({ATEN.conv2d.default, ATEN.linear.default}),
@@ -99,6 +117,7 @@ class Layout:
         grids: for each node whose result is rounded, the node that names its grid; equal names share a grid.
         everywhere: nodes whose rounded result every reader sees, not only integer kernels.
         floats: sites that stay in floating point, with the reason.
+        scores: products of two activations of which each is rounded for the product alone.
         tables: look-ups in tables that are held as codes, with their site names.
     """
 
@@ -107,6 +126,7 @@ class Layout:
     grids: Mapping[fx.Node, fx.Node]
     everywhere: frozenset[fx.Node]
     floats: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[fx.Node, ...] = ()
     tables: Mapping[fx.Node, str] = field(default_factory=dict)
 
 
@@ -159,7 +179,8 @@ def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) ->
     Args:
         graph: a functional ATen graph.
         placement: what the runtime computes in integers.
-        floats: sites that must stay in floating point, with the reason.
+        floats: sites and operations that must stay in floating point, with the reason. A product of two activations
+            stays there with the layers that make them.
 
     Returns:
         Where quantizers go.
@@ -173,8 +194,50 @@ def lay_out(graph: fx.Graph, placement: Placement, floats: Mapping[str, str]) ->
     summed = _summed(integer, closed, placement)
     ordered = [node for node in graph.nodes if node in (rounded | read) - summed]
     everywhere = frozenset(rounded - summed)
+    grids = _share(ordered, placement)
+    scores = tuple(
+        node
+        for node in graph.nodes
+        if _gives_scores(node, placement) and node.name not in floats and makers(node) <= weighted.keys()
+    )
     held = {node: site for node, site in tables(graph).items() if site not in floats}
-    return Layout(weighted, frozenset(integer), _share(ordered, placement), everywhere, dict(floats), held)
+    return Layout(weighted, frozenset(integer), grids, everywhere, dict(floats), scores, held)
+
+
+def makers(node: fx.Node) -> set[fx.Node]:
+    """Return the layers with weights that `node` is computed from without another such layer in between."""
+    return {source for source in _sources(node) if _has_weight(source)}
+
+
+def _gives_scores(node: fx.Node, placement: Placement) -> bool:
+    """Whether `node` multiplies two activations and a softmax reads the result."""
+    if node.target not in placement.scores or not all(_is_activation(side) for side in operands(node)[:2]):
+        return False
+    seen, left = set[fx.Node](), [node]
+    while left:
+        readers = [reader for reader in left.pop().users if reader not in seen]
+        if any(reader.target in _SOFTMAX for reader in readers):
+            return True
+        seen.update(readers)
+        left += [reader for reader in readers if reader.target in _BEFORE_SOFTMAX]
+    return False
+
+
+def _is_activation(node: fx.Node) -> bool:
+    """Whether the inputs of the model decide the value of `node`."""
+    ends = {node, *_sources(node)}
+    return is_real(node) and any(end.op == "placeholder" or _has_weight(end) for end in ends)
+
+
+def _sources(node: fx.Node) -> set[fx.Node]:
+    """Return everything that `node` is computed from, up to layers with weights."""
+    seen, left = set[fx.Node](), list(node.all_input_nodes)
+    while left:
+        source = left.pop()
+        if source not in seen:
+            seen.add(source)
+            left += () if _has_weight(source) else source.all_input_nodes
+    return seen
 
 
 def _summed(integer: set[fx.Node], closed: set[fx.Node], placement: Placement) -> set[fx.Node]:

@@ -1,11 +1,11 @@
 """What each site costs when it alone runs in integers, and the plan that leaves the worst in floating point."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from tersor._check import positive
 from tersor.errors import ArgumentError
@@ -13,9 +13,11 @@ from tersor.loading.inputs import Inputs, as_inputs
 from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.calibrate import check_calibration
 from tersor.quantization.choose import outputs
+from tersor.quantization.fake_quantize import FakeQuantize
 from tersor.quantization.insert import quantizer_calls
 from tersor.quantization.layers import layers
 from tersor.quantization.model import QuantizedModel
+from tersor.quantization.placement import OPENVINO_CPU, makers
 from tersor.quantization.quantize import quantize_module
 from tersor.quantization.tables import site_of_table, table_calls
 
@@ -41,7 +43,8 @@ class Cost:
 def sensitivity(quantized: QuantizedModel, batches: Sequence[Inputs]) -> tuple[Cost, ...]:
     """Return the cost of each site of `quantized`, dearest first: its weight and its input rounded, nothing else.
 
-    One pass over `batches` a site. The model is left as it was.
+    Where attention multiplies in integers, what a site gives to the product is rounded with it. One pass over
+    `batches` a site. The model is left as it was.
 
     Example:
         >>> import torch
@@ -65,12 +68,23 @@ def sensitivity(quantized: QuantizedModel, batches: Sequence[Inputs]) -> tuple[C
 def _quantizers_by_site(quantized: QuantizedModel) -> dict[str, set[int]]:
     modules = dict(quantizer_calls(quantized.graph_module))
     found: dict[str, set[int]] = {}
+    made = _by_maker(modules)
     for layer in layers(quantized.graph_module):
         site = layer.weight.rpartition(".")[0] or layer.node.name
         own = {id(modules[node]) for node in layer.node.all_input_nodes if node in modules}
-        found.setdefault(site, set()).update(own)
+        found.setdefault(site, set()).update(own | made.get(layer.node, set()))
     for lookup, table in table_calls(quantized.graph_module):
         found.setdefault(site_of_table(lookup), set()).add(id(table))
+    return found
+
+
+def _by_maker(modules: Mapping[fx.Node, FakeQuantize]) -> dict[fx.Node, set[int]]:
+    """Return, for each layer, what rounds the sides of products of activations that it makes."""
+    found: dict[fx.Node, set[int]] = {}
+    for call, quantizer in modules.items():
+        if all(reader.target in OPENVINO_CPU.scores for reader in call.users):
+            for layer in makers(call):
+                found.setdefault(layer, set()).add(id(quantizer))
     return found
 
 
