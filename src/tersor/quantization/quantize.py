@@ -47,7 +47,7 @@ def quantize(
     tensor. The result trains: its steps are parameters.
 
     Tables of embeddings with 2^18 entries or more are held in 8-bit codes with a step to each row, whatever the scheme:
-    a look-up takes codes and step, which costs no time that can be measured in a transformer and a quarter of the bytes.
+    a look-up takes codes and step: a quarter of the bytes, and no time that can be measured in a transformer.
     Their steps do not train.
 
     Args:
