@@ -15,7 +15,7 @@ from tersor.exporting.artefact import Artefact
 from tersor.loading.metric import Metric
 from tersor.measurement.quality import Quality
 from tersor.measurement.result import Comparison, Measurement, verdict_of
-from tersor.planning.plan import Plan
+from tersor.planning.plan import Plan, Quantize
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.ending import Ending
@@ -139,6 +139,19 @@ def test_a_candidate_that_would_only_end_the_test_early_is_not_tested(run):
     finalists, (unlucky,) = choose_finalists(run, made)
     assert [c.name for c in finalists] == ["mild", "bold"]
     assert "end the test early" in unlucky.reason
+
+
+def test_rounding_alone_goes_before_a_cut_that_may_fail_and_half_of_the_work_gone_does_not(run):
+    def small_data(name, ratio, macs, *edits):
+        return Candidate(name, Plan(edits), quality=quality(238, 250), speed=timed(ratio), macs=macs)
+
+    run.base, run.margin = Candidate("original", Plan(), quality=quality(238, 250), macs=1000), 0.01
+    run.task.certification, run.drop = range(647), lambda c: 238 / 250 - c.quality.value
+    cuts = [small_data("cut", 1.9, 447), small_data("deep cut", 2.4, 245)]
+    rounded = small_data("int8", 1.18, 1000, Quantize("fc"))
+    assert choose_finalists(run, [*cuts, rounded])[0][0].name == "int8"
+    halved = small_data("half", 1.18, 500)
+    assert choose_finalists(run, [*cuts, halved])[0][0].name != "half"
 
 
 def test_a_network_that_was_trained_longer_takes_the_place_of_the_one_it_came_from(run):

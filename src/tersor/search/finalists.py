@@ -21,6 +21,9 @@ _PRIOR_DISAGREEMENTS = 1.0
 #: from the limit there is nothing left to tell apart.
 _CLEARLY, _SURE = 1.0, 3.0
 
+#: Share of a network that rounding to integers counts as, when its sealed test is foreseen: no weight is gone.
+_ROUNDING = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -186,13 +189,19 @@ def _sequence(run: Run, finalists: Sequence[Candidate]) -> list[Candidate]:
     differences = np.stack([(base.scores - own).double().numpy() for own in scores], axis=1)
     passes = outlook(
         differences,
-        [1.0 - min(1.0, work(candidate) / max(work(run.base), 1.0)) for candidate in finalists],
+        [_taken(run, candidate) for candidate in finalists],
         samples=len(run.task.certification),
         margin=run.margin,
         confidence=run.request.confidence,
         seed=run.request.seed,
     )
     return [finalists[index] for index in best_sequence(gains, passes, most)]
+
+
+def _taken(run: Run, candidate: Candidate) -> float:
+    """Return the share of the original that a candidate lacks: of its multiply-adds, and a little for rounding."""
+    kept = min(1.0, candidate.macs / run.base.macs) if run.base.macs else 1.0
+    return 1.0 - kept * (1.0 - _ROUNDING if candidate.plan.of(Quantize) else 1.0)
 
 
 def _sure(run: Run, candidate: Candidate) -> float:
