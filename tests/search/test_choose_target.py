@@ -156,6 +156,7 @@ def test_for_memory_the_runtime_that_holds_clearly_less_is_the_target(chosen, ti
     assert chosen(goal="memory").target == target
 
 
+@needs_openvino
 def test_for_size_nothing_is_raced(chosen, monkeypatch):
     monkeypatch.setattr(choosing, "race_runtimes", None)
     found = chosen(goal="size")
