@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
 from bench._events import tell
 from bench.peers.piece import Samples, Work, accuracy
+from bench.quantization.references import prepared
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.executorch_runtime import lowered
 from tersor.exporting.export import export, with_options
@@ -108,29 +107,11 @@ class Reader(CalibrationDataReader):
         return next(self.batches, None)
 
 
-def prepared(artefact: Artefact, folder: Path) -> Path:
-    """Return the file after ONNX Runtime's preparation; where that cannot tell shapes, without the stored ones.
-
-    Stored shapes of weights stop the quantizer for dynamic ranges: it transposes weights and keeps the shapes.
-    """
-    import onnx
-
-    ready = folder / "ready.onnx"
-    try:
-        with chdir(folder):  # it leaves files where it runs
-            quant_pre_process(artefact.path, ready)
-    except Exception:  # it raises nothing more special
-        model = onnx.load(artefact.path)
-        del model.graph.value_info[:]
-        onnx.save(model, ready)
-    return ready
-
-
 def ort_static(artefact: Artefact, samples: Samples, folder: Path) -> Artefact:
     """Quantize an ONNX file: QDQ, weights per channel, activations unsigned as x86 kernels want them."""
     path = folder / "int8.onnx"
     quantize_static(
-        prepared(artefact, folder),
+        prepared(artefact.path, folder / "ready.onnx"),
         path,
         Reader(artefact.inputs, samples),
         per_channel=True,
@@ -150,7 +131,9 @@ def onnx_runtime_static(work: Work, folder: Path, _seed: int) -> Made:
 def onnx_runtime_dynamic(work: Work, folder: Path, _seed: int) -> Made:
     base = export(work.model, work.example, folder / "model.onnx")
     path = folder / "int8.onnx"
-    quantize_dynamic(prepared(base, folder), path, per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        prepared(base.path, folder / "ready.onnx"), path, per_channel=True, weight_type=QuantType.QInt8
+    )
     return Made(artefact_of(base, path), "per channel")
 
 

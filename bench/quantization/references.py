@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +63,31 @@ def made(path: Path, runtime: str, write: Callable[[], object], **options) -> Co
     return Contender(Artefact(runtime, path, size, sha256_of(path), options), seconds)
 
 
+def prepared(float_file: Path, ready: Path) -> Path:
+    """Write the file after ONNX Runtime's preparation; where that cannot tell shapes, without the stored ones.
+
+    Stored shapes of weights stop the quantizer for dynamic ranges: it transposes weights and keeps the shapes.
+    """
+    import onnx
+
+    try:
+        with chdir(ready.parent):  # it leaves files where it runs
+            quant_pre_process(float_file, ready)
+    except Exception:  # it raises nothing more special
+        model = onnx.load(float_file)
+        del model.graph.value_info[:]
+        onnx.save(model, ready)
+    return ready
+
+
 def onnxruntime_static(float_file: Path, names: Sequence[str], batches: Sequence[Arrays]) -> dict[str, Maker]:
     """Return one maker for each setting."""
 
     def maker(setting: Setting) -> Maker:
         def make(path: Path) -> Contender:
-            prepared = path.with_suffix(".prepared")
-            quant_pre_process(float_file, prepared)
+            ready = prepared(float_file, path.with_suffix(".prepared"))
             return made(path, "onnxruntime", lambda: quantize_static(
-                prepared, path, Reader(names, batches), quant_format=QuantFormat.QDQ, per_channel=setting.per_channel,
+                ready, path, Reader(names, batches), quant_format=QuantFormat.QDQ, per_channel=setting.per_channel,
                 reduce_range=setting.reduce_range, activation_type=setting.activation, weight_type=setting.weight,
             ))  # fmt: skip
 
@@ -81,7 +98,8 @@ def onnxruntime_static(float_file: Path, names: Sequence[str], batches: Sequence
 
 def onnxruntime_dynamic(float_file: Path) -> dict[str, Maker]:
     def make(path: Path) -> Contender:
-        write = lambda: quantize_dynamic(float_file, path, per_channel=True, weight_type=QuantType.QInt8)
+        ready = prepared(float_file, path.with_suffix(".prepared"))
+        write = lambda: quantize_dynamic(ready, path, per_channel=True, weight_type=QuantType.QInt8)
         return made(path, "onnxruntime", write)
 
     return {"onnxruntime dynamic": make}
@@ -138,15 +156,28 @@ def torchao_inductor(model, batches: Sequence[Arrays]) -> dict[str, Maker]:
         )
         settings = x86.get_default_x86_inductor_quantization_config()
         with torch.no_grad():
-            prepared = prepare_pt2e(
+            observed = prepare_pt2e(
                 capture(model.eval()).module(), x86.X86InductorQuantizer().set_global(settings)
             )
             for batch in tensors:
-                prepared(*batch)
+                observed(*batch)
             with path.open("wb") as file:
                 torch._inductor.aoti_compile_and_package(
-                    capture(convert_pt2e(prepared)), package_path=file, inductor_configs={"freezing": True}
+                    capture(_Tuple(convert_pt2e(observed))),
+                    package_path=file,
+                    inductor_configs={"freezing": True},
                 )
 
     make = lambda path: made(path.with_suffix(".pt2"), "aotinductor", lambda: write(path.with_suffix(".pt2")))
     return {"torchao PT2E in AOTInductor": make}
+
+
+class _Tuple(torch.nn.Module):
+    """A module with its one output in a tuple, as files have it."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.module(*inputs),)
