@@ -173,11 +173,11 @@ def torchao_inductor(model, batches: Sequence[Arrays]) -> dict[str, Maker]:
 
 
 class _Tuple(torch.nn.Module):
-    """A module with its one output in a tuple, as files have it."""
+    """A module of one input with its one output in a tuple, as files have it."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.module(*inputs),)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.module(x),)
