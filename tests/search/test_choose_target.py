@@ -173,31 +173,36 @@ def test_without_another_runtime_nothing_is_raced(chosen, monkeypatch):
     assert "no other runtime" in found.why
 
 
-@needs_openvino
-def test_a_runtime_that_cannot_take_the_original_is_left_out(chosen, monkeypatch):
+@pytest.fixture
+def openvino_first(monkeypatch):
+    """Return a function that puts an action before the original is made for OpenVINO."""
     real = runtime_race.with_file
 
-    def failing(candidate, task, folder, request, **rest):
-        if request.target == "openvino":
-            raise RuntimeError("no such operator")
-        return real(candidate, task, folder, request, **rest)
+    def put(action):
+        def made(candidate, task, folder, request, **rest):
+            if request.target == "openvino":
+                action()
+            return real(candidate, task, folder, request, **rest)
 
-    monkeypatch.setattr(runtime_race, "with_file", failing)
+        monkeypatch.setattr(runtime_race, "with_file", made)
+
+    return put
+
+
+@needs_openvino
+def test_a_runtime_that_cannot_take_the_original_is_left_out(chosen, openvino_first):
+    def fail():
+        raise RuntimeError("no such operator")
+
+    openvino_first(fail)
     found = chosen()
     assert found.target == "onnxruntime"
     assert "openvino, floating point: not raced (no such operator)" in found.said
 
 
 @needs_openvino
-def test_a_race_that_takes_too_long_is_given_up(chosen, monkeypatch):
-    real = runtime_race.with_file
-
-    def hanging(candidate, task, folder, request, **rest):
-        if request.target == "openvino":
-            time.sleep(3600)
-        return real(candidate, task, folder, request, **rest)
-
-    monkeypatch.setattr(runtime_race, "with_file", hanging)
+def test_a_race_that_takes_too_long_is_given_up(chosen, openvino_first):
+    openvino_first(lambda: time.sleep(3600))
     found = chosen(budget="10s")
     assert found.target == "onnxruntime"
     assert any("openvino, floating point: not raced (took longer than the" in text for text in found.said)

@@ -4,7 +4,7 @@ import torch
 from torch import fx
 
 from tersor.quantization.capture import get_tensor, operands
-from tersor.quantization.tables import table_calls
+from tersor.quantization.insert import table_calls
 
 ATEN = torch.ops.aten
 

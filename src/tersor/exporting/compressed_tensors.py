@@ -11,9 +11,9 @@ from torch import Tensor
 from tersor.errors import ExportError
 from tersor.quantization.capture import get_tensor, operands
 from tersor.quantization.grid import QSpec
+from tersor.quantization.insert import table_calls
 from tersor.quantization.layers import Layer, layers
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.tables import table_calls
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

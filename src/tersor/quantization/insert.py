@@ -125,6 +125,11 @@ def quantizer_calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, FakeQua
     return [(node, module) for node, module in _calls(graph_module) if isinstance(module, FakeQuantize)]
 
 
+def table_calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, FakeQuantizeTable]]:
+    """Return the look-ups in rounded tables in the order of the graph."""
+    return [(node, module) for node, module in _calls(graph_module) if isinstance(module, FakeQuantizeTable)]
+
+
 def _calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, nn.Module]]:
     nodes = [node for node in graph_module.graph.nodes if node.op == "call_module"]
     return [(node, graph_module.get_submodule(str(node.target))) for node in nodes]

@@ -14,12 +14,12 @@ from tersor.planning.plan import Plan, Quantize
 from tersor.quantization.calibrate import check_calibration
 from tersor.quantization.choose import outputs
 from tersor.quantization.fake_quantize import FakeQuantize
-from tersor.quantization.insert import quantizer_calls
+from tersor.quantization.insert import quantizer_calls, table_calls
 from tersor.quantization.layers import layers
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.placement import OPENVINO_CPU, makers
 from tersor.quantization.quantize import quantize_module
-from tersor.quantization.tables import site_of_table, table_calls
+from tersor.quantization.tables import site_of_table
 
 
 @dataclass(frozen=True, slots=True)

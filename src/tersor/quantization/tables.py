@@ -68,10 +68,3 @@ def _is_large(node: fx.Node) -> bool:
         return False
     owner = node.graph.owning_module
     return owner is not None and get_tensor(owner, str(table.target)).numel() >= LEAST_TABLE
-
-
-def table_calls(graph_module: fx.GraphModule) -> list[tuple[fx.Node, FakeQuantizeTable]]:
-    """Return the look-ups in rounded tables in the order of the graph."""
-    calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]
-    found = [(node, graph_module.get_submodule(str(node.target))) for node in calls]
-    return [(node, module) for node, module in found if isinstance(module, FakeQuantizeTable)]

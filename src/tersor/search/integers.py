@@ -10,10 +10,11 @@ from tersor.errors import TersorError
 from tersor.graph.trace import named_tensors
 from tersor.loading.task import Task
 from tersor.planning.plan import Plan, Quantize
+from tersor.quantization.insert import table_calls
 from tersor.quantization.model import QuantizedModel
 from tersor.quantization.quantize import quantize_module, sites
 from tersor.quantization.schemes import KERNELS, schemes
-from tersor.quantization.tables import site_of_table, table_calls
+from tersor.quantization.tables import site_of_table
 from tersor.search.candidate import Candidate
 from tersor.search.run import Build, Run, calibration_inputs, codes_for, placed
 from tersor.search.shrink import restore
