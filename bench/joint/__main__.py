@@ -6,6 +6,7 @@ Parts: the contenders, such as `cnn/joint`, and `latency`. What is not named kee
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def table(results: dict) -> str:
         "its 95% interval. Searches are certified on the sealed samples; the fixed sequence is only checked on the "
         "search samples.",
         "",
-        f"Machine: {results['machine']}.",
+        *_machines(results["rows"].values()),
         "",
         "| row | contender | speed-up | quality, sealed (original) | kB | answer | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -51,6 +52,14 @@ def table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _machines(rows: Iterable[dict]) -> list[str]:
+    """Return on which machine each row was made: rows of different ones do not compare."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row["machine"], []).append(row["name"])
+    return [f"- {', '.join(made)}: {machine}." for machine, made in names.items()]
+
+
 def _line(name: str, finish: dict) -> str:
     quality = "" if finish["sealed"] is None else f"{finish['sealed']:.4f} ({finish['base']:.4f})"
     speed = f"{finish['speedup']:.2f}x ({finish['low']:.2f} to {finish['high']:.2f})"
@@ -62,7 +71,6 @@ def main(names: list[str]) -> int:
     """Run the rows, and write after each part."""
     one_thread()
     results = json.loads(FILE.read_text()) if FILE.exists() else {"rows": {}}
-    results["machine"] = this_machine().processor
     for name in names or list(ROWS):
         row_name, _, part = name.partition("/")
         row = ROWS[row_name]()
@@ -70,7 +78,7 @@ def main(names: list[str]) -> int:
             print(f"skipped {name}: its data or trained network is missing")
             continue
         found = results["rows"].setdefault(row_name, {"finishes": {}, "latency": {}})
-        found |= {"name": row.name, "budget": row.budget}
+        found |= {"name": row.name, "budget": row.budget, "machine": this_machine().processor}
         for contender in (*SEARCHES, SEQUENCE):
             if part in ("", contender):
                 print(f"{row.name}: {contender}", flush=True)
