@@ -2,22 +2,34 @@
 
 import tempfile
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.joint.rows import Row
-from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export
+from tersor.exporting.files import ending_of
 from tersor.graph.trace import trace
+from tersor.loading.limit import parse_drop
+from tersor.loading.task import Task
 from tersor.measurement.measure import measure_all
+from tersor.measurement.result import Comparison
 from tersor.planning.cost_model import features, fit
+from tersor.planning.plan import Plan
 from tersor.planning.space import CUT
-from tersor.quantization.quantize import quantize
+from tersor.quantization.quantize import quantize_module
+from tersor.search.candidate import Candidate
+from tersor.search.clock import Clock
+from tersor.search.copies import Copies
 from tersor.search.harm import space_of
+from tersor.search.journal import Journal
+from tersor.search.prices import Seen
 from tersor.search.rehearse import designs
-from tersor.search.thinned import thinned
+from tersor.search.request import Request
+from tersor.search.run import Run, calibration_inputs, codes_for
 
 #: Random plans that the model is fitted to, and others that it is tried on.
 FITTED, HELD_OUT = 24, 20
@@ -44,31 +56,12 @@ class Errors:
     claimed: float
 
 
-def predict(row: Row, precision: str) -> Errors:
-    """Time thinned copies of one file, fit to the first part of them, and predict the rest."""
-    task = row.task()
-    graph = trace(task.model, task.inputs)
-    zeros = {group.name: torch.zeros(group.size) for group in graph.groups if group.prunable}
-    space = space_of(task, task.model, graph, zeros, (), (CUT,))
-    calibration = [part.inputs for part in task.calibration.batches(32, limit=64)]
-    model = (
-        task.model
-        if precision == "float"
-        else quantize(task.model, task.inputs, calibration, scheme=precision)
-    )
-    wanted = [space.left(d) for d in (*designs(space, FITTED, 0), *designs(space, HELD_OUT, 1))]
-    with tempfile.TemporaryDirectory() as folder:
-        whole = export(model, task.inputs, Path(folder) / "whole.onnx")
-        files = [
-            thinned(whole, graph, left.kept, Path(folder) / f"{index}.onnx")
-            for index, left in enumerate(wanted)
-        ]
-        results = measure_all(whole, files, task.inputs, seconds=0.6, batch=1, launches=2)
-    known = [(features(space.anatomy, left, precision), r) for left, r in zip(wanted, results, strict=True)]
-    base_s = next(r.base.median_s for _, r in known if not isinstance(r, MeasurementError))
-    timed = [(row_, base_s / r.ratio) for row_, r in known if not isinstance(r, MeasurementError)]
-    fitted = fit([row_ for row_, _ in timed[:FITTED]], [seconds for _, seconds in timed[:FITTED]])
-    errors = np.array([abs(fitted(row_) / seconds - 1) for row_, seconds in timed[FITTED:]])
+def predict(row: Row, precision: str, runtime: str = "onnxruntime") -> Errors:
+    """Time copies of one file, as a search makes them, fit to the first part of them, and predict the rest."""
+    timed = timings(row, precision, runtime)
+    known, unknown = timed[: FITTED + 1], timed[FITTED + 1 :]
+    fitted = fit([seen.amounts for seen in known], [seen.seconds for seen in known])
+    errors = np.array([abs(fitted(seen.amounts) / seen.seconds - 1) for seen in unknown])
     return Errors(
         row.name,
         precision,
@@ -77,3 +70,35 @@ def predict(row: Row, precision: str) -> Errors:
         int((errors <= 0.05).sum()),
         fitted.error or 0.0,
     )
+
+
+def timings(row: Row, precision: str, runtime: str) -> list[Seen]:
+    """Return the latencies of the original, of copies with random cuts that a model is fitted to, and of others."""
+    task = row.task()
+    graph = trace(task.model, task.inputs)
+    zeros = {group.name: torch.zeros(group.size) for group in graph.groups if group.prunable}
+    space = space_of(task, task.model, graph, zeros, (), (CUT,))
+    wanted = [space.left(d) for d in (*designs(space, FITTED, 0), *designs(space, HELD_OUT, 1))]
+    with tempfile.TemporaryDirectory() as folder:
+        run, whole = _original(task, precision, runtime, Path(folder))
+        copies = Copies(run, graph, space.anatomy, {precision: whole}, Path(folder))
+        made = copies.thin(wanted).get(precision) or copies.real([(precision, left) for left in wanted], inf)
+        files = [file for file, _ in made]
+        results = measure_all(whole, files, task.inputs, seconds=0.6, batch=1, launches=2)
+    known = [(amounts, r) for (_, amounts), r in zip(made, results, strict=True) if isinstance(r, Comparison)]
+    base_s = known[0][1].base.median_s
+    original = Seen(features(space.anatomy, space.left(space.origin), precision), base_s)
+    return [original, *(Seen(amounts, base_s / result.ratio) for amounts, result in known)]
+
+
+def _original(task: Task, precision: str, runtime: str, folder: Path) -> tuple[Run, Artefact]:
+    """Return the start of a search for a runtime, and the original's file for it in a precision."""
+    request = Request(parse_drop(0.02), (runtime,))
+    base = Candidate("original", Plan(), model=task.model)
+    rival = Artefact(runtime, folder, 0, "")
+    run = Run(task, request, Clock(), Journal(folder), base, rival, (), 0.0, 0.0)
+    model = task.model
+    if precision != "float":
+        few = calibration_inputs(task, 64)
+        model = quantize_module(model, task.inputs, few, scheme=codes_for(run, precision))
+    return run, export(model, task.inputs, folder / f"whole{ending_of(runtime)}", runtime)

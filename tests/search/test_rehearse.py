@@ -1,6 +1,8 @@
 """What the latency model learns before anything is trained, and what is kept of it."""
 
 from dataclasses import replace
+from itertools import pairwise
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -9,14 +11,17 @@ from torch import nn
 
 from tersor.exporting.export import export
 from tersor.graph.trace import trace
-from tersor.planning.anatomy import Left, anatomy
+from tersor.planning.anatomy import Anatomy, Left, anatomy
 from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
+from tersor.planning.space import CUT, Space, Unit
+from tersor.quantization.quantize import quantize
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
+from tersor.search.executors import Local
 from tersor.search.pricebook import Pricebook
 from tersor.search.prices import Prices, Seen, glance
-from tersor.search.rehearse import copies_for, rehearse
+from tersor.search.rehearse import copies_for, designs, rehearse
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4)
+        nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 4)
     ).eval()
     x = torch.randn(8, 64)
     file = export(network, (x,), tmp_path / "model.onnx")
@@ -38,7 +43,9 @@ def run(tmp_path, monkeypatch):
             call_size=1,
             seed=0,
             methods=("prune", "factorize"),
+            max_memory=inf,
         ),
+        executor=Local(),
         clock=Clock(120.0),
         base=Candidate("original", Plan(), model=network, artefact=file),
         say=lambda *words: said.append(words),
@@ -72,9 +79,39 @@ def test_with_time_it_learns_from_factorized_copies_what_a_further_layer_costs(r
     assert pieces[:3] == [3.0, 3.0, 3.0]
     assert len(pieces) == 6
     assert max(pieces[3:]) > 3.0
-    assert [w for w in run.said if "no factorized copy" in w[1]] == []
+    assert [w for w in run.said if "no copy" in w[1]] == []
     run.request.methods = ("prune",)
     assert len(rehearse(run, prices, {"float": run.base.artefact}).seen) == 3
+
+
+def test_where_nothing_can_be_thinned_it_learns_from_real_cuts_in_both_precisions(run, tmp_path):
+    run.request.target, run.request.methods, run.request.leave = "torch", ("prune",), ()
+    run.clock = Clock(None)
+    network, (x,) = run.task.model, run.task.inputs
+    run.task.calibration = SimpleNamespace(batches=lambda size: iter([SimpleNamespace(inputs=(x,))]))
+    run.request.rounds_as = "onnxruntime"
+    file = export(network, (x,), tmp_path / "model.pt2", "torch")
+    small = quantize(network, (x,), [(x,)], scheme="static")
+    files = {"float": file, "static": export(small, (x,), tmp_path / "small.pt2", "torch")}
+    run.base = Candidate("original", Plan(), model=network, artefact=file)
+    layers = anatomy(trace(network, (x,)))
+    whole = features(layers, Left(), "float")
+    prices = glance(run, Prices("latency"), {0: (file, whole)})
+    taught = rehearse(run, prices, files)
+    kinds = [name for seen in taught.seen[1:] for name in seen.amounts if name.endswith("linear.macs")]
+    assert sorted(kinds) == ["float.linear.macs"] * 4 + ["static.linear.macs"] * 4
+    assert "no thinned copies in float: model.pt2 is no ONNX file" in run.said[0][1]
+
+
+def test_designs_go_from_bold_to_mild_however_few_are_taken():
+    levels = tuple(range(64, 0, -1))
+    units = tuple(Unit(CUT, str(index), levels, (0.0,) * 64) for index in range(200))
+    found = [sum(design) / (63 * 200) for design in designs(Space(Anatomy((), ()), units), 24, 0)]
+    assert found[0] == pytest.approx(max(found), rel=0.05)
+    assert found[1] < 0.5 * found[0]
+    for count in range(2, 24):
+        seen = sorted([0.0, *found[:count]])
+        assert max(after - before for before, after in pairwise(seen)) < 1.2 / count
 
 
 def test_goals_in_bytes_need_no_rehearsal(run):

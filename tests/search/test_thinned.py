@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tersor.errors import PlanError
+from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export, open_artefact
 from tersor.graph.trace import trace
 from tersor.planning.plan import Cut, Plan
@@ -89,6 +90,13 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     file = export(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (x,), tmp_path / "other.onnx")
     with pytest.raises(PlanError, match="does not hold"):
         thinned(file, trace(make(), (x,)), kept, tmp_path / "copy.onnx")
+
+
+def test_only_onnx_files_can_be_sliced(tmp_path):
+    make, x, kept = NETWORKS["layers"]
+    file = Artefact("executorch", tmp_path / "model.pte", 0, "")
+    with pytest.raises(PlanError, match=r"model.pte is no ONNX file"):
+        thinned(file, trace(make(), (x,)), kept, tmp_path / "copy.pte")
 
 
 def weights_of(path: Path):

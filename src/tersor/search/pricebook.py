@@ -1,4 +1,4 @@
-"""Latencies of thinned copies, kept from one search to the next: they depend on machine, runtime and shapes alone."""
+"""Latencies of copies, kept from one search to the next: they depend on machine, runtime and shapes alone."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
 """Teach the cost model before anything is trained: copies of the original, timed for a moment each.
 
-Thinned copies show what channels cost; factorized ones what further layers cost, which no cut ever shows.
+Copies with fewer channels show what channels cost; factorized ones what further layers cost, which no cut ever shows.
 """
 
 import tempfile
@@ -12,64 +12,60 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
-from tersor.exporting.export import export
 from tersor.graph.structure import Graph
 from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left
-from tersor.planning.cost_model import Features, features
-from tersor.planning.plan import Factorize, Plan
+from tersor.planning.cost_model import features
 from tersor.planning.space import CUT, Design, Space
-from tersor.quantization.quantize import quantize_module
+from tersor.search.copies import Copies, Copy
 from tersor.search.harm import rankable, space_of
 from tersor.search.pricebook import Pricebook
 from tersor.search.prices import Prices, Seen, glance
-from tersor.search.run import Run, calibration_inputs, codes_for
-from tersor.search.thinned import thinned
-from tersor.surgery.apply import apply
+from tersor.search.run import Run
 
 #: Copies that are timed in each precision: without a budget, and at most.
 COPIES, MOST = 8, 24
-#: Seconds that a copy takes, and the share of the time left that all of them may take.
+#: Seconds that a thinned copy takes, and the share of the time left that all copies with fewer channels may take.
 _COPY_S, _SHARE = 2.0, 0.08
-#: Factorized copies have to be exported, so they are made where there are so many seconds, for a share of them.
+#: Factorized copies are made where there are so many seconds, for a further share of them.
 _ROOMY_S, _FACTORS_SHARE = 300.0, 0.06
 #: Which part of the layers that can be factorized is, and at which of their ranks, from high to low.
 _FACTORS = ((1.0, 0.6), (0.5, 1.0), (0.5, 0.3))
-#: Only files of this runtime can be thinned.
-_RUNTIME = "onnxruntime"
-#: Samples that a factorized copy in integers is calibrated on: its outputs mean nothing.
-_FEW = 32
+#: Without a budget so many copies a precision are cut and exported, where files cannot be thinned.
+_FEW = 4
+#: How much longer than tracing the original cutting and exporting a copy may take, before the first one shows it.
+_TRACES = 5.0
 
 
 def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
-    """Return `prices` after timing copies of the original's files with random cuts.
+    """Return `prices` after timing copies of the original with random cuts.
+
+    Copies are sliced inside the original's files where that can be done, which is quick; else they are cut and
+    exported, fewer of them.
 
     Args:
         run: the search.
         prices: so far.
         files: file of the original in each precision.
     """
-    if not prices.timed or run.request.target != _RUNTIME:
+    if not prices.timed:
         return prices
-    task = run.task
+    task, begun_s = run.task, time.monotonic()
     graph = trace(task.model, task.inputs)
+    guess_s = _TRACES * (time.monotonic() - begun_s)
     nothing_known = {group.name: torch.zeros(group.size) for group in graph.groups if group.prunable}
     space = space_of(task, task.model, graph, nothing_known, (), (CUT,))
     if not space.units:
         return prices
     whole = {precision: features(space.anatomy, space.left(space.origin), precision) for precision in files}
-    factors = _has_factors(run)
-    book = Pricebook.of(run, whole, factors=factors)
+    factors = _factors(run, graph)
+    book = Pricebook.of(run, whole, factors=bool(factors))
     if known := book.read():
         run.say("measure", f"latencies of {len(known)} copies are known from before")
         return prices.learned(_rescaled(known, prices))
-    count = copies_for(run.clock.left_s, len(files))
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
-        made = _copies(run, space, graph, files, designs(space, count, run.request.seed), Path(folder))
-        if factors:
-            made += _factorized(run, space, graph, tuple(files), Path(folder))
+        made = _made(Copies(run, graph, space.anatomy, files, Path(folder)), space, factors, guess_s)
         taught = glance(run, prices, dict(enumerate(made)))
     fresh = taught.seen[len(prices.seen) :]
     if fresh:
@@ -77,47 +73,40 @@ def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
     return taught
 
 
-def _has_factors(run: Run) -> bool:
-    """Whether factorized copies are made: where layers may be factorized, and there is the time."""
-    return "factorize" in run.request.methods and _ROOMY_S < run.clock.left_s < inf
+def _made(copies: Copies, space: Space, factors: Sequence[Left], guess_s: float) -> list[Copy]:
+    """Return the copies that there is time for: thinned ones, and real ones where those are needed."""
+    run, left_s = copies.run, copies.run.clock.left_s
+    count = copies_for(left_s, len(copies.files))
+    cuts = [space.left(design) for design in designs(space, count, run.request.seed)]
+    thin = copies.thin(cuts)
+    rest = [precision for precision in copies.files if precision not in thin]
+    if left_s == inf:
+        cuts = cuts[:_FEW]
+    wanted = [(precision, left) for left in cuts for precision in rest]
+    further = [(precision, left) for left in factors for precision in copies.files]
+    # Few may fit: what channels cost comes first, from bold to mild, then a glimpse of factors.
+    wanted = [*wanted[: 2 * len(rest)], *further, *wanted[2 * len(rest) :]]
+    share = (_SHARE if rest else 0.0) + (_FACTORS_SHARE if factors else 0.0)
+    real = copies.real(wanted, share * left_s, guess_s=guess_s) if wanted else []
+    return [*(copy for found in thin.values() for copy in found), *real]
 
 
-def _factorized(
-    run: Run, space: Space, graph: Graph, precisions: Sequence[str], folder: Path
-) -> list[tuple[Artefact, Features]]:
-    """Return copies of the original in which many layers are two factors, with what each of them does."""
-    left_s, begun_s, found = run.clock.left_s, time.monotonic(), []
+def _factors(run: Run, graph: Graph) -> list[Left]:
+    """Return what to factorize in each factorized copy; none where layers may not be, or there is no time."""
+    if "factorize" not in run.request.methods or not _ROOMY_S < run.clock.left_s < inf:
+        return []
     ranked = rankable(run.task.model, run.task, graph, set())
     rng = np.random.default_rng(run.request.seed)
-    for index, (part, level) in enumerate(_FACTORS if ranked else ()):
-        ranks = {
-            name: ranks[1 + round(level * (len(ranks) - 2))]
-            for name, ranks in ranked.items()
-            if rng.random() < part
-        }
-        amounts = Left(ranks=ranks)
-        for precision in precisions:
-            if time.monotonic() - begun_s > _FACTORS_SHARE * left_s:
-                return found
-            path = folder / f"{precision}-factors{index}.onnx"
-            try:
-                found.append(
-                    (_split(run, graph, ranks, precision, path), features(space.anatomy, amounts, precision))
-                )
-            except TersorError as error:
-                run.say("measure", f"no factorized copy in {precision}: {error}")
-    return found
-
-
-def _split(run: Run, graph: Graph, ranks: Mapping[str, int], precision: str, path: Path) -> Artefact:
-    """Return the file of the original with some layers as two factors, by truncation alone."""
-    task = run.task
-    plan = Plan(tuple(Factorize(layer, rank) for layer, rank in ranks.items()))
-    model = apply(task.model, plan, graph).model
-    if precision != "float":
-        codes = codes_for(run, precision)
-        model = quantize_module(model, task.inputs, calibration_inputs(task, _FEW), scheme=codes)
-    return export(model, task.inputs, path, run.request.target)
+    return [
+        Left(
+            ranks={
+                name: ranks[1 + round(level * (len(ranks) - 2))]
+                for name, ranks in ranked.items()
+                if rng.random() < part
+            }
+        )
+        for part, level in (_FACTORS if ranked else ())
+    ]
 
 
 def _rescaled(known: Sequence[Seen], prices: Prices) -> list[Seen]:
@@ -128,7 +117,7 @@ def _rescaled(known: Sequence[Seen], prices: Prices) -> list[Seen]:
 
 
 def copies_for(left_s: float, precisions: int) -> int:
-    """Return how many copies to time in each precision.
+    """Return how many thinned copies to time in each precision.
 
     Example:
         >>> copies_for(float("inf"), 2), copies_for(60.0, 2), copies_for(1500.0, 2)
@@ -140,7 +129,10 @@ def copies_for(left_s: float, precisions: int) -> int:
 
 
 def designs(space: Space, count: int, seed: int) -> list[Design]:
-    """Return random designs, from a little to almost everything gone, different ones from unit to unit."""
+    """Return random designs, different from unit to unit: the boldest first, and each further one far from the others.
+
+    However many of the first ones are taken, they go from little to almost everything gone.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for index in range(count):
@@ -148,21 +140,6 @@ def designs(space: Space, count: int, seed: int) -> list[Design]:
         found.append(
             tuple(round(float(rng.uniform(0.0, strength)) * (len(unit.levels) - 1)) for unit in space.units)
         )
-    return found
-
-
-def _copies(
-    run: Run, space: Space, graph: Graph, files: Mapping[str, Artefact], wanted: list[Design], folder: Path
-) -> list[tuple[Artefact, Features]]:
-    """Return the copies that could be written, with what each of them does."""
-    found = []
-    for precision, artefact in files.items():
-        for index, design in enumerate(wanted):
-            left = space.left(design)
-            try:
-                copy = thinned(artefact, graph, left.kept, folder / f"{precision}{index}.onnx")
-            except TersorError as error:
-                run.say("measure", f"no thinned copies in {precision}: {error}")
-                break
-            found.append((copy, features(space.anatomy, left, precision)))
-    return found
+    # Numbers in the order of their digits from the last to the first fall between each other.
+    order = sorted(range(count), key=lambda index: f"{index:016b}"[::-1])
+    return [found[count - 1 - index] for index in order]

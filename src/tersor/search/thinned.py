@@ -10,12 +10,15 @@ import numpy as np
 
 from tersor.errors import PlanError
 from tersor.exporting.artefact import Artefact
+from tersor.graph.solve import solve
 from tersor.graph.structure import Graph
 
 #: Names under which exported files hold a parameter, once its dots are underscores; and a part of the name of one that
 #: they hold transposed.
 _STEMS = ("model_{}", "model_quantizers_{}_codes_codes", "{}")
 _TURNED = "model_quantizers_{}_codes_"
+#: An integer of the code that files have in one place: of depthwise convolutions.
+_FOLLOWED = ".groups"
 
 #: For each axis of a tensor which indices stay.
 Keeps: TypeAlias = tuple[np.ndarray, ...]
@@ -33,8 +36,14 @@ def thinned(artefact: Artefact, graph: Graph, kept: Mapping[str, int], path: Pat
         path: file to write.
 
     Raises:
-        PlanError: if a weight that changes is not found in the file under its name.
+        PlanError: if it is no ONNX file, a weight that changes is not found in it under its name, or integers in the
+            code of the model change too, such as numbers of heads: the file may have them in any of its nodes.
     """
+    if artefact.path.suffix != ".onnx":
+        raise PlanError(f"{artefact.path.name} is no ONNX file, and only those can be sliced.")
+    sizes = map(str, solve(graph, {name: range(count) for name, count in kept.items()}))
+    if changed := [size for size in sizes if not size.endswith(_FOLLOWED)]:
+        raise PlanError(f"{changed[0]} would change, an integer in the code of the model.")
     import onnx
     from onnx import numpy_helper
 
