@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from tersor.quantization.capture import get_tensor, operands
+from tersor.quantization.capture import get_tensor, hold_tensor, operands
 from tersor.quantization.insert import table_calls
 
 ATEN = torch.ops.aten
@@ -20,15 +20,12 @@ def hold_codes(graph_module: fx.GraphModule) -> None:
     for lookup, table in table_calls(graph_module):
         weight, indices = operands(lookup)
         codes = table.codes(get_tensor(graph_module, str(weight.target))).to(torch.int8)
-        graph_module.register_buffer(f"{lookup.name}_codes", codes)
-        graph_module.register_buffer(f"{lookup.name}_step", table.step.detach().clone())
         with graph.inserting_before(lookup):
-            taken = [
-                graph.call_function(
-                    ATEN.embedding.default, (graph.get_attr(f"{lookup.name}_{part}"), indices)
-                )
-                for part in ("codes", "step")
+            held = [
+                hold_tensor(graph_module, f"{lookup.name}_{part}", tensor)
+                for part, tensor in (("codes", codes), ("step", table.step))
             ]
+            taken = [graph.call_function(ATEN.embedding.default, (tensor, indices)) for tensor in held]
             value = graph.call_function(ATEN.to.dtype, (taken[0], table.step.dtype))
             row = graph.call_function(ATEN.mul.Tensor, (value, taken[1]))
         row.meta["val"] = lookup.meta.get("val")

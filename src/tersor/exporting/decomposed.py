@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from tersor.errors import ExportError
 from tersor.exporting.codes_of_tables import hold_codes
-from tersor.quantization.capture import get_tensor, operands
+from tersor.quantization.capture import get_tensor, hold_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.insert import bias_calls, parameter_of, quantizer_at, quantizer_calls
 from tersor.quantization.model import QuantizedModel
@@ -73,7 +73,7 @@ def decompose(model: QuantizedModel) -> nn.Module:
 @torch.no_grad()
 def _put_bias(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantizeBias) -> None:
     value = quantizer(get_tensor(module, parameter_of(node) or ""))
-    _replace(node, _buffer(module, node, "values", value))
+    _replace(node, _held(module, node, "values", value))
 
 
 @torch.no_grad()
@@ -82,9 +82,9 @@ def _put_weight(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) 
     spec, (step, zero) = quantizer.spec, quantizer.grid()
     weight = get_tensor(module, parameter_of(node) or "")
     if not all(_is_rounded(module, reader) for reader in node.users):
-        _replace(node, _buffer(module, node, "values", quantizer(weight)))
+        _replace(node, _held(module, node, "values", quantizer(weight)))
         return
-    stored = _buffer(module, node, "codes", quantizer.codes(weight).to(torch.int8))
+    stored = _held(module, node, "codes", quantizer.codes(weight).to(torch.int8))
     limits = (spec.qmin, spec.qmax, torch.int8)
     with module.graph.inserting_before(node):
         if spec.axis is None:
@@ -93,8 +93,8 @@ def _put_weight(module: fx.GraphModule, node: fx.Node, quantizer: FakeQuantize) 
                 _ops().dequantize_per_tensor.default, (stored, *place, *limits)
             )
         else:
-            steps = _buffer(module, node, "steps", step.flatten().float())
-            zeros = _buffer(module, node, "zeros", zero.expand_as(step).flatten().to(torch.int64))
+            steps = _held(module, node, "steps", step.flatten().float())
+            zeros = _held(module, node, "zeros", zero.expand_as(step).flatten().to(torch.int64))
             place = (steps, zeros, spec.axis)
             value = module.graph.call_function(
                 _ops().dequantize_per_channel.default, (stored, *place, *limits)
@@ -141,11 +141,9 @@ def _replace(node: fx.Node, value: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def _buffer(module: fx.GraphModule, node: fx.Node, part: str, value: Tensor) -> fx.Node:
-    name = f"{node.name}_{part}"
-    module.register_buffer(name, value.detach().clone())
+def _held(module: fx.GraphModule, node: fx.Node, part: str, value: Tensor) -> fx.Node:
     with module.graph.inserting_before(node):
-        return module.graph.get_attr(name)
+        return hold_tensor(module, f"{node.name}_{part}", value)
 
 
 def _ops() -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from tersor.exporting.codes_of_tables import hold_codes
-from tersor.quantization.capture import get_tensor, operands
+from tersor.quantization.capture import get_tensor, hold_tensor, operands
 from tersor.quantization.fake_quantize import FakeQuantize, FakeQuantizeBias
 from tersor.quantization.insert import QUANTIZERS, bias_calls, parameter_of, quantizer_at, quantizer_calls
 from tersor.quantization.model import QuantizedModel
@@ -200,7 +200,7 @@ def _lower_bias(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQuan
     step = quantizer.step().expand_as(codes)
     with graph_module.graph.inserting_before(node):
         stored = zip(_PARTS, (codes, step, torch.zeros_like(codes)), strict=True)
-        buffers = [_buffer(graph_module, f"{node.name}_{part}", tensor) for part, tensor in stored]
+        buffers = [hold_tensor(graph_module, f"{node.name}_{part}", tensor) for part, tensor in stored]
         value = graph_module.graph.call_function(OPS.dequantize.default, (*buffers, 0, 0, 32))
     node.replace_all_uses_with(value)
     graph_module.graph.erase_node(node)
@@ -222,7 +222,8 @@ def _lower_weight(graph_module: fx.GraphModule, node: fx.Node, quantizer: FakeQu
             name, axis = f"{node.name}_{reader.name}", 1 - axis
         with graph.inserting_before(reader):
             buffers = [
-                _buffer(graph_module, f"{name}_{part}", t) for part, t in zip(_PARTS, tensors, strict=True)
+                hold_tensor(graph_module, f"{name}_{part}", t)
+                for part, t in zip(_PARTS, tensors, strict=True)
             ]
             value = graph.call_function(
                 OPS.dequantize.default, (*buffers, axis, spec.block, spec.storage_bits)
@@ -242,11 +243,6 @@ def _is_product(graph_module: fx.GraphModule, linear: fx.Node) -> bool:
 
 
 _PARTS = ("codes", "step", "zero")
-
-
-def _buffer(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    graph_module.register_buffer(name, value.detach().clone())
-    return graph_module.graph.get_attr(name)
 
 
 def _as_product(graph_module: fx.GraphModule, linear: fx.Node, weight: fx.Node) -> None:
@@ -278,8 +274,8 @@ def _lower_activation(graph_module: fx.GraphModule, node: fx.Node, quantizer: Fa
     step, zero = quantizer.grid()
     graph = graph_module.graph
     with graph.inserting_before(node):
-        scale = _buffer(graph_module, f"{name}_step", step)
-        origin = _buffer(graph_module, f"{name}_zero", zero.to(spec.dtype))
+        scale = hold_tensor(graph_module, f"{name}_step", step)
+        origin = hold_tensor(graph_module, f"{name}_zero", zero.to(spec.dtype))
         codes = graph.call_function(
             OPS.quantize.default, (operands(node)[0], scale, origin, spec.qmin, spec.qmax)
         )

@@ -237,6 +237,12 @@ def get_tensor(root: nn.Module, name: str) -> Tensor:
     return getattr(root.get_submodule(path), leaf)
 
 
+def hold_tensor(graph_module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    """Register a copy of `value` as the buffer `name`, and return a node that reads it, where nodes are inserted."""
+    graph_module.register_buffer(name, value.detach().clone())
+    return graph_module.graph.get_attr(name)
+
+
 def set_parameter(root: nn.Module, name: str, value: Tensor) -> None:
     """Register `value` as the parameter `name` of `root`, in place of what is there."""
     path, _, leaf = name.rpartition(".")

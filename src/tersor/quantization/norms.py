@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from tersor.quantization.capture import get_tensor, operands
+from tersor.quantization.capture import get_tensor, hold_tensor, operands
 from tersor.quantization.layers import write
 
 ATEN = torch.ops.aten
@@ -90,9 +90,8 @@ def move_scale(graph_module: fx.GraphModule, group: NormGroup, scale: Tensor) ->
 def _divide(graph_module: fx.GraphModule, group: NormGroup, scale: Tensor) -> None:
     """Put a product with `1 / scale` between a tensor and the layers of its group."""
     graph, name = graph_module.graph, f"{group.output.name}_share"
-    graph_module.register_buffer(name, 1.0 / scale)
     with graph.inserting_before(min(group.linears)):
-        share = graph.get_attr(name)
+        share = hold_tensor(graph_module, name, 1.0 / scale)
         product = graph.call_function(ATEN.mul.Tensor, (group.output, share))
     share.meta["val"], product.meta["val"] = get_tensor(graph_module, name), group.output.meta["val"]
     for linear in group.linears:
