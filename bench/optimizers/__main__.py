@@ -1,7 +1,8 @@
-"""`python -m bench.optimizers`: time of a step, then the automatic choice against a grid."""
+"""`python -m bench.optimizers`: time of a step, the automatic choice against a grid, best rates by the length of runs."""
 
-from bench.optimizers import auto_vs_grid, step_time
+from bench.optimizers import auto_vs_grid, rates_by_length, step_time
 
 if __name__ == "__main__":
     step_time.main()
     auto_vs_grid.main()
+    rates_by_length.main()

@@ -16,10 +16,8 @@ from tersor.loading.task import Batch
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.groups import parameter_groups
 from tersor.optimizers.noise import Objective, moved, noise_scale
-from tersor.optimizers.prodigy import Prodigy
 from tersor.optimizers.registry import Recipe
-from tersor.optimizers.sgd import SGD
-from tersor.optimizers.situations import census, portfolio, scaled
+from tersor.optimizers.situations import at_length, census, portfolio, scaled
 from tersor.optimizers.switching import Switching
 
 #: Below this many steps, trials within the allowed share are too short to tell anything.
@@ -28,8 +26,8 @@ _LEAST_STEPS = 1500
 _ROUNDS = 600.0
 #: Shortest probe of the stability edge, in steps, and batches that tell the noise of the gradient.
 _EDGE, _NOISE = 15, 4
-#: Advance of the likeliest recipe, as a share of what the best trial learned.
-_ADVANCE = 0.25
+#: Advance of the likeliest kind of recipe and of the usual rates, as a share of what the best trial learned.
+_ADVANCE, _USUAL = 0.15, 0.2
 #: A forward pass costs about a third of a training step.
 _FORWARD = 1 / 3
 _WARMUP = 0.1
@@ -109,8 +107,9 @@ def choose(
 
     1. The census of the model picks three likely recipes; the control (the user's own, or AdamW at 1e-3) joins.
     2. Each runs a *complete* schedule that anneals to zero: rankings of runs that are cut off flip when rates decay.
-       A trial of `k` steps stands for a run of `n` steps at the rate times `(n / k)^0.5`, because short runs want
-       larger steps; the likeliest recipe has an advance, because they also favour methods that are quick at first.
+       A trial of `k` steps stands for a run of `n` steps at the same rate, with Muon at `(n / k)^0.3` times it: the
+       best rates of short and long runs differ by so much. What is usual has an advance, because short runs tell
+       little about rates and favour methods that are quick at first.
     3. The leader, or with a larger budget the two leaders, run again at half and twice their rate, and the best meet
        the control once more; recipes beyond their edge of stability, found by bisection, are lowered to it first.
 
@@ -140,7 +139,7 @@ def choose(
     rules = rules or Rules()
     if not probe:
         raise DataError("There are no probe batches to score trials with. Pass some from the search split.")
-    arms = rules.arms or portfolio(model, batch=batch_size(next(_forever(batches)).inputs))
+    arms = rules.arms or portfolio(model, batch=batch_size(next(_forever(batches)).inputs), steps=steps)
     if steps < _LEAST_STEPS or rules.share == 0:
         norm = census(model).norm
         kind = "networks without norms" if norm == "none" else f"networks with {norm} norms"
@@ -165,13 +164,13 @@ class _Contest:
         self.probe, self.rules, self.steps = probe, rules, steps
         self.budget, self.spent = rules.share * steps, 0.0
         self.trials: list[Trial] = []
-        self.favourites: list[type] = []
+        self.arms: Sequence[Recipe] = ()
         self.start, self.trained = math.inf, model
 
     def run(self, arms: Sequence[Recipe]) -> Choice:
         """Find who leads, at which rate, and compare with the control."""
         control = self.rules.control
-        self.favourites = [type(arm) for arm in arms]
+        self.arms = arms
         self.start = self.score(self.model)
         if self.budget < _ROUNDS:
             length = self.length(1.0, len(arms) + 3)
@@ -180,8 +179,8 @@ class _Contest:
             rates = [self.trial(scaled(leader.recipe, factor), length) for factor in (2.0, 0.5)]
             final = [first[-1], leader, *rates]
         else:
-            arms = self.below_edges(arms)
-            first = [self.trial(recipe, self.length(0.15, len(arms))) for recipe in arms]
+            self.arms = self.below_edges(arms)
+            first = [self.trial(recipe, self.length(0.15, len(arms))) for recipe in self.arms]
             field = [scaled(t.recipe, f) for t in self.ranked(first)[:2] for f in (1.0, 2.0, 0.5)]
             second = [self.trial(recipe, self.length(0.4, len(field))) for recipe in field]
             entered = [control, *(t.recipe for t in self.ranked(second)[:2])]
@@ -208,18 +207,19 @@ class _Contest:
     def ranked(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the trials from the best: by what they learned, with an advance for what is usual.
 
-        Short runs favour methods that are quick at first. So what was learned, as a share of what the best learned,
-        counts `_ADVANCE` more for the likeliest recipe and half of that for the second.
+        What was learned, as a share of what the best learned, counts `_ADVANCE` more for the likeliest kind of recipe,
+        half of that for the second, and `_USUAL` more at a rate that is usual.
         """
-        losses = [trial.loss for trial in trials]
-        gain = self.start - min(losses)
+        gain = self.start - min(trial.loss for trial in trials)
+        kinds = [type(arm) for arm in self.arms]
 
         def merit(trial: Trial) -> float:
             if not math.isfinite(trial.loss) or gain <= 0:
                 return -trial.loss
             kind = type(trial.recipe)
-            place = self.favourites.index(kind) if kind in self.favourites else len(self.favourites)
-            return (self.start - trial.loss) / gain + _ADVANCE * max(0.0, 1 - place / 2)
+            place = kinds.index(kind) if kind in kinds else len(kinds)
+            usual = _USUAL if trial.recipe in self.arms else 0.0
+            return (self.start - trial.loss) / gain + _ADVANCE * max(0.0, 1 - place / 2) + usual
 
         return sorted(trials, key=merit, reverse=True)
 
@@ -234,13 +234,9 @@ class _Contest:
         low, high = -6.0, 2.0
         for _ in range(probes):
             middle = (low + high) / 2
-            stable = self.is_stable(scaled(recipe, 2**middle * self.lift(recipe, length)), length)
+            stable = self.is_stable(scaled(at_length(recipe, length, self.steps), 2**middle), length)
             low, high = (middle, high) if stable else (low, middle)
         return scaled(recipe, min(1.0, 2**low))
-
-    def lift(self, recipe: Recipe, length: int) -> float:
-        """Return the factor on a rate for a run of `length` steps only: shorter runs want larger steps."""
-        return (self.steps / length) ** _LIFT.get(type(recipe), 0.5)
 
     def is_stable(self, recipe: Recipe, length: int) -> bool:
         """Say whether a short run, after a warm-up, neither diverges nor raises the loss."""
@@ -255,7 +251,7 @@ class _Contest:
     def trial(self, recipe: Recipe, length: int) -> Trial:
         """Run one complete schedule, at the rate that such a length wants, and score it."""
         self.trained = copy.deepcopy(self.model)
-        short = scaled(recipe, self.lift(recipe, length))
+        short = at_length(recipe, length, self.steps)
         losses = self.losses(self.trained, short, length, lambda t: annealed(t, length))
         loss = self.score(self.trained) if len(losses) == length else math.inf
         self.trials.append(Trial(recipe, length, loss))
@@ -289,10 +285,6 @@ class _Contest:
         values = [self.objective(model, moved(model, b)).item() * batch_size(b.inputs) for b in self.probe]
         mean = sum(values) / sum(batch_size(b.inputs) for b in self.probe)
         return mean if math.isfinite(mean) else math.inf
-
-
-#: Exponent by which the best peak rate falls with the length of a run. Short runs of SGD meet their edge of stability.
-_LIFT: dict[type, float] = {SGD: 0.25, Prodigy: 0.0}
 
 
 def annealed(step: int, total: int) -> float:

@@ -53,9 +53,9 @@ OWN_SCHEDULE = frozenset({"schedule_free"})
 #: Peak learning rates at batch 128, by start and by the kind of norm; the likeliest recipe first.
 _ARMS: dict[str, dict[str, tuple[Recipe, ...]]] = {
     "scratch": {
-        "batch": (Muon(lr=1e-2), SGD(lr=0.1, weight_decay=5e-4), NAdamW(lr=5e-3)),
-        "layer": (Muon(lr=5e-3), NAdamW(lr=5e-3, beta2=0.99), AdamW(lr=2e-3)),
-        "none": (Muon(lr=5e-3), NAdamW(lr=5e-3), SGD(lr=0.1)),
+        "batch": (Muon(lr=1e-2), NAdamW(lr=5e-3), SGD(lr=0.1, weight_decay=5e-4)),
+        "layer": (Muon(lr=1e-2), NAdamW(lr=5e-3, beta2=0.99), AdamW(lr=2e-3)),
+        "none": (Muon(lr=1e-2), NAdamW(lr=1e-2), SGD(lr=0.1)),
     },
     "trained": {
         "batch": (SGD(lr=0.01, weight_decay=1e-4), AdamW(lr=3e-4), Muon(lr=3e-4)),
@@ -78,9 +78,16 @@ _LEFT = {"scratch": 1.0, "trained": 0.1, "compressed": 0.2}
 _LARGE = 5_000_000
 #: Operations of a step that are noticed: some milliseconds on one core.
 _NOTICED = 2e8
+#: Exponent by which the best peak rate falls as runs from scratch grow, measured by `bench.optimizers.rates_by_length`.
+#: That of other methods hardly does: their shortest runs meet the edge of stability, their longest ones average noise.
+_FALL: dict[type, float] = {Muon: 0.3}
+#: Steps of the runs for which the rates from scratch are the usual ones.
+_KNOWN = 1600
 
 
-def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tuple[Recipe, ...]:
+def portfolio(
+    model: nn.Module, start: str = "scratch", batch: int = 128, steps: int | None = None
+) -> tuple[Recipe, ...]:
     """Return the recipes worth trying on `model`, the likeliest first.
 
     Args:
@@ -88,21 +95,42 @@ def portfolio(model: nn.Module, start: str = "scratch", batch: int = 128) -> tup
         start: one of `STARTS`.
         batch: samples per step; below 128 the rates shrink with the root, those of SGD for a compressed network in
             proportion; unless the weights are fresh.
+        steps: length of the run, where weights are fresh; a middling one when left out.
 
     Raises:
         ArgumentError: if the start is unknown.
 
     Example:
-        >>> portfolio(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))[0].lr
-        0.01
+        >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+        >>> [round(portfolio(network, steps=steps)[0].lr, 4) for steps in (160, 1600, 16_000)]
+        [0.02, 0.01, 0.005]
     """
     seen, heavy = census(model), is_muon_heavy(model, batch)
     arms = _ARMS[one_of("start", start, STARTS)][seen.norm]
     return tuple(
-        scaled(arm, _size(seen) * _share(arm, start, batch))
+        scaled(_lasting(arm, start, steps), _size(seen) * _share(arm, start, batch))
         for arm in arms
         if not (heavy and isinstance(arm, Muon))
     )
+
+
+def at_length(recipe: Recipe, steps: int, known: int = _KNOWN) -> Recipe:
+    """Return a recipe whose rate suits a run of `known` steps at the rate for one of `steps`.
+
+    Args:
+        recipe: optimizer and peak rate.
+        steps: length of the run.
+        known: length that the rate is for.
+
+    Example:
+        >>> at_length(SGD(lr=0.1), 40).lr, round(at_length(Muon(lr=0.01), 40).lr, 4)
+        (0.1, 0.0302)
+    """
+    return scaled(recipe, (known / steps) ** _FALL.get(type(recipe), 0.0))
+
+
+def _lasting(recipe: Recipe, start: str, steps: int | None) -> Recipe:
+    return at_length(recipe, steps) if steps and start == "scratch" else recipe
 
 
 def is_muon_heavy(model: nn.Module, batch: int) -> bool:
@@ -131,8 +159,14 @@ def is_muon_heavy(model: nn.Module, batch: int) -> bool:
     return iterations > max(_NOTICED, gradients)
 
 
-def usual_recipe(name: str, model: nn.Module, start: str = "scratch") -> Recipe:
+def usual_recipe(name: str, model: nn.Module, start: str = "scratch", steps: int | None = None) -> Recipe:
     """Return the optimizer called `name` at its usual rate for such a model.
+
+    Args:
+        name: of the optimizer.
+        model: looked at, not run.
+        start: one of `STARTS`.
+        steps: length of the run, where weights are fresh; a middling one when left out.
 
     Raises:
         ArgumentError: if a name is unknown.
@@ -145,7 +179,7 @@ def usual_recipe(name: str, model: nn.Module, start: str = "scratch") -> Recipe:
     arms = _ARMS[one_of("start", start, STARTS)][seen.norm]
     left = 1.0 if name == "prodigy" else _LEFT[start]
     known = next((arm for arm in arms if type(arm) is kind), make_recipe(name, lr=_RATES[name] * left))
-    return known if name == "prodigy" else scaled(known, _size(seen))
+    return known if name == "prodigy" else scaled(_lasting(known, start, steps), _size(seen))
 
 
 def scaled(recipe: Recipe, factor: float) -> Recipe:

@@ -122,17 +122,17 @@ def _decide(asked: Asked) -> Decided:
     before = evaluate(asked.task.metric, whole, asked.task.search, limit=LOOKED_AT)
     if not isinstance(optimizer, str):
         return Decided(optimizer, "it was asked for", epochs, batch, before, arithmetic=arithmetic)
+    batches = Epochs(asked.split, batch, epochs, course.seed)
     if optimizer != "auto":
-        recipe = usual_recipe(optimizer, asked.model, course.start)
+        recipe = usual_recipe(optimizer, asked.model, course.start, len(batches))
         recipe = at_rate(recipe, course.lr) if course.lr else recipe
         return Decided(recipe, "it was asked for", epochs, batch, before, arithmetic=arithmetic)
-    arms = portfolio(asked.model, course.start, batch)
+    arms = portfolio(asked.model, course.start, batch, len(batches))
     if course.lr:
         usual = at_rate(arms[0], course.lr)
         reason = "it is the usual one for such networks"
         return Decided(usual, reason, epochs, batch, before, arithmetic=arithmetic)
     control = usual_recipe("adamw", asked.model, course.start)
-    batches = Epochs(asked.split, batch, epochs, course.seed)
     choice = choose(
         asked.model,
         batches,
