@@ -1,4 +1,4 @@
-"""`python -m bench.optimizers`: time of a step, the automatic choice against a grid, best rates by the length of runs."""
+"""`python -m bench.optimizers`: time of a step, the automatic choice against a grid, best rates by length of runs."""
 
 from bench.optimizers import auto_vs_grid, rates_by_length, step_time
 

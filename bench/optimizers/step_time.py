@@ -3,12 +3,11 @@
     python -m bench.optimizers.step_time [--out bench/results]
 
 One thread. Each entry is the fastest of rounds in which all variants of an algorithm take turns, because the
-machine may be shared: other work only ever adds time.
+machine may be shared: other work only ever adds time. Results of other machines stay beside those of this one.
 """
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tersor.measurement.machine import this_machine
 from tersor.optimizers import single_pass
 from tersor.optimizers.muon import orthogonalize
 from tersor.optimizers.registry import make_optimizer
@@ -128,25 +128,37 @@ def newton_schulz(shape: tuple[int, int], rounds: int = 3) -> dict[str, float]:
 
 
 def table(results: dict) -> str:
-    lines = ["# Time of one optimizer step", "", results["machine"], ""]
-    lines += ["ns per parameter entry, one thread; fastest of interleaved rounds.", ""]
-    lines += ["| network | optimizer | torch default | ours | ours compiled | ratio | ratio compiled |"]
+    """Return the results of all machines as Markdown."""
+    lines = [
+        "# Time of one optimizer step",
+        "",
+        "`python -m bench.optimizers.step_time`: ns per parameter entry, one thread; fastest of interleaved rounds.",
+    ]
+    for name, found in results.items():
+        lines += ["", f"## {name}", "", found["setting"], "", *_steps(found["steps"]), ""]
+        lines += _orthogonalisation(found["newton_schulz"]) + limits(found["steps"]["gpt 10.7M"])
+    return "\n".join(lines) + "\n"
+
+
+def _steps(networks: dict) -> list[str]:
+    lines = ["| network | optimizer | torch default | ours | ours compiled | ratio | ratio compiled |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for network, rows in results["steps"].items():
+    for network, rows in networks.items():
         for name, row in rows.items():
-            t, own, fast = (
-                row["torch_ns_per_entry"],
-                row["own_ns_per_entry"],
-                row.get("compiled_ns_per_entry"),
-            )
+            t, own = row["torch_ns_per_entry"], row["own_ns_per_entry"]
+            fast = row.get("compiled_ns_per_entry")
             tail = f"{fast:.2f} | {t / own:.1f} | {t / fast:.1f}" if fast else f"- | {t / own:.1f} | -"
             lines.append(f"| {network} | {name} | {t:.2f} | {own:.2f} | {tail} |")
-    lines += ["", "| orthogonalisation, 5 steps | bfloat16 (torch.optim.Muon) | float32 (ours) | ratio |"]
+    return lines
+
+
+def _orthogonalisation(shapes: dict) -> list[str]:
+    lines = ["| orthogonalisation, 5 steps | bfloat16 (torch.optim.Muon) | float32 (ours) | ratio |"]
     lines += ["|---|---|---|---|"]
-    for shape, row in results["newton_schulz"].items():
+    for shape, row in shapes.items():
         a, b = row["torch_bf16_ms"], row["own_fp32_ms"]
         lines.append(f"| {shape} | {a:.0f} ms | {b:.0f} ms | {a / b:.1f} |")
-    return "\n".join([*lines, *limits(results["steps"]["gpt 10.7M"])]) + "\n"
+    return lines
 
 
 #: Bytes that a step must move for each float32 entry: every array read, and written where it changes.
@@ -156,7 +168,7 @@ BYTES = {
 
 
 def limits(rows: dict) -> list[str]:
-    """Say how far each step is from the memory's rate, and what that means for the goals."""
+    """Say how far each step is from the memory's rate, and what that means for Lion."""
     rates = {
         name: BYTES[name] / min(row["own_ns_per_entry"], row.get("compiled_ns_per_entry", 1e9))
         for name, row in rows.items()
@@ -164,19 +176,12 @@ def limits(rows: dict) -> list[str]:
     needed = BYTES["lion"] / (rows["lion"]["torch_ns_per_entry"] / 4)
     return [
         "",
-        "## Limits",
-        "",
         "A step on 10.7M entries is bound by memory. Bytes it must move over the fastest time above: "
         + ", ".join(f"{name} {rate:.0f} GB/s" for name, rate in rates.items())
-        + ".",
-        "",
-        f"Four times torch's default would take {needed:.0f} GB/s for Lion, as much as the plainest step reaches: "
-        "torch's loop over Lion is short. RMSprop with momentum and Lion are compiled only once a run is long enough "
-        "to repay 10 s of compiling; before, they run in blocks that stay in the cache.",
-        "",
-        "Muon: this processor multiplies bfloat16 matrices in hardware, so torch's bfloat16 iteration is the faster "
-        "one here. On processors without such units (Zen 3, measured once: 618 ms against 24 ms at 384x384) float32 "
-        "is over twenty times faster, and it keeps three more digits everywhere.",
+        + f". Four times torch's default would take {needed:.0f} GB/s for Lion: torch's loop over Lion is short. "
+        "RMSprop with momentum and Lion are compiled only once a run is long enough to repay 10 s of compiling; "
+        "before, they run in blocks that stay in the cache. Where a processor multiplies bfloat16 in hardware, "
+        "torch's orthogonalisation is the faster one; elsewhere ours is, and it keeps three more digits everywhere.",
     ]
 
 
@@ -186,9 +191,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    file = arguments.out / "optimizer_step_time.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    machine = this_machine()
+    units = "with" if any("bf16" in feature for feature in machine.features) else "without"
     capability = torch.backends.cpu.get_cpu_capability()
-    results = {
-        "machine": f"{platform.machine()}, {capability}, torch {torch.__version__}, 1 thread",
+    results[machine.processor] = {
+        "setting": f"{capability}, {units} bfloat16 units; torch {torch.__version__}, one thread.",
         "steps": {
             network: {name: measure(shapes, name, arguments.rounds) for name in VARIANTS}
             for network, shapes in NETWORKS.items()
@@ -196,8 +205,8 @@ def main() -> None:
         "newton_schulz": {f"{a}x{b}": newton_schulz((a, b)) for a, b in ((384, 384), (1536, 384))},
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "optimizer_step_time.json").write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.out / "optimizer_step_time.md").write_text(table(results))
+    file.write_text(json.dumps(results, indent=1) + "\n")
+    file.with_suffix(".md").write_text(table(results))
     print(table(results))
 
 
