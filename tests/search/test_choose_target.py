@@ -49,6 +49,12 @@ def chosen(task, tmp_path):
     return choose
 
 
+@pytest.fixture
+def two_runtimes(monkeypatch):
+    for module in (choosing, runtime_race):
+        monkeypatch.setattr(module, "installed_targets", lambda: ("onnxruntime", "openvino"))
+
+
 def comparison(ratio, spread, peak=1e6):
     low, high = ratio - spread, ratio + spread
     base, candidate = (
@@ -59,7 +65,7 @@ def comparison(ratio, spread, peak=1e6):
 
 
 @pytest.fixture
-def timed(monkeypatch):
+def timed(monkeypatch, two_runtimes):
     """Return a function that says how files are measured, by a part of their path; it keeps what was measured."""
 
     def says(**results):
@@ -165,7 +171,8 @@ def test_for_size_nothing_is_raced(chosen, monkeypatch):
 
 
 def test_without_another_runtime_nothing_is_raced(chosen, monkeypatch):
-    lacking = dict(RUNTIMES) | {"openvino": SimpleNamespace(missing=lambda: "openvino")}
+    absent = SimpleNamespace(missing=lambda: "it")
+    lacking = dict(RUNTIMES) | {"openvino": absent, "executorch": absent}
     monkeypatch.setattr(request_module, "RUNTIMES", lacking)
     monkeypatch.setattr(choosing, "race_runtimes", None)
     found = chosen()
@@ -174,7 +181,7 @@ def test_without_another_runtime_nothing_is_raced(chosen, monkeypatch):
 
 
 @pytest.fixture
-def openvino_first(monkeypatch):
+def openvino_first(monkeypatch, two_runtimes):
     """Return a function that puts an action before the original is made for OpenVINO."""
     real = runtime_race.with_file
 
@@ -227,10 +234,10 @@ def test_a_target_that_is_named_is_not_raced(task, tmp_path, monkeypatch):
 
 
 def test_a_preview_names_the_runtimes_that_would_be_raced(task, monkeypatch):
-    monkeypatch.setattr("tersor.search.preview.first_targets", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setattr("tersor.search.preview.installed_targets", lambda: ("onnxruntime", "openvino"))
     lines = outline(task, make_request("1%", "auto", "latency", "10m", {}))
     assert any("onnxruntime and openvino a race" in line for line in lines)
-    monkeypatch.setattr("tersor.search.preview.first_targets", lambda: ("onnxruntime",))
+    monkeypatch.setattr("tersor.search.preview.installed_targets", lambda: ("onnxruntime",))
     lines = outline(task, make_request("1%", "auto", "latency", "10m", {}))
     assert any("onnxruntime, the only runtime installed" in line for line in lines)
 

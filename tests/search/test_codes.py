@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from pydantic import TypeAdapter
 
-from tersor.errors import ArgumentError
 from tersor.quantization.hardware import Processor, detect, scheme_for
 from tersor.quantization.recipe import Recipe
 from tersor.search.request import make_request
@@ -21,6 +20,7 @@ from tersor.search.stored import Grid
         (("onnxruntime",), "onnxruntime"),
         (("openvino", "onnxruntime"), "onnxruntime"),
         (("onnxruntime", "executorch"), "executorch"),
+        (("executorch",), "executorch"),
         (("torch",), "onnxruntime"),
     ],
 )
@@ -48,8 +48,3 @@ def test_no_kernel_of_any_target_overflows(monkeypatch):
     codes = codes_for(SimpleNamespace(request=request), "static")
     assert codes.weight == scheme_for(old, "static").weight
     assert codes.weight.qmax < scheme_for(old, "static", "executorch").weight.qmax
-
-
-def test_executorch_is_never_the_first_target():
-    with pytest.raises(ArgumentError, match="onnxruntime,executorch"):
-        make_request("1%", "executorch,onnxruntime", "size", None, {})

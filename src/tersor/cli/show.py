@@ -56,7 +56,10 @@ def next_steps(folder: Path) -> str:
     except ValueError:
         shown = folder
     certified = (folder / "certificate.json").is_file()
-    listed = "model.onnx, certificate.json" if certified else "model.onnx (the original)"
+    from tersor.reporting.runner import MODELS
+
+    model = next((name for name in MODELS if (folder / name).is_file()), "no model")
+    listed = f"{model}, certificate.json" if certified else f"{model} (the original)"
     verify = (
         f"       tersor verify {shown}                 recompute the certificate from the stored outcomes\n"
     )

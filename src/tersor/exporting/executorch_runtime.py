@@ -1,6 +1,7 @@
 """The `executorch` runtime: one `.pte` file for phones and small boards, run here by ExecuTorch's XNNPACK kernels."""
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +104,8 @@ def _lower(exir: ModuleType, partitioner: Callable[..., object], graph: "Exporte
 
 _XNNPACK, _PURPOSE = "executorch.backends.xnnpack.partition", "Writing a file for ExecuTorch"
 _RUNNING = "Running a file in ExecuTorch"
-_BINDINGS = "executorch.extension.pybindings.portable_lib"
+#: The compiled code, and the module around it, which imports the exporter too: five seconds at each start.
+_COMPILED, _AROUND = "executorch.extension.pybindings._C", "executorch.extension.pybindings.portable_lib"
 
 
 def in_parts(run: Session, largest: int) -> Session:
@@ -132,11 +134,19 @@ def in_parts(run: Session, largest: int) -> Session:
 def shapes_of(path: Path) -> tuple[list[tuple[int, ...]], int]:
     """Return the largest shape of each input of a file, and the number of its outputs."""
     method = _Method(path, 1)
-    return method.shapes(), method.method.metadata.num_outputs()
+    return method.shapes(), method.method.method_meta().num_outputs()
 
 
 def _join(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(outputs) if outputs[0].ndim else outputs[0]
+
+
+def _bindings() -> ModuleType:
+    """Return ExecuTorch's compiled code, alone where it can be found without what is around it."""
+    importlib.import_module("torch")  # the compiled code needs its libraries
+    with contextlib.suppress(ImportError):
+        return importlib.import_module(_COMPILED)
+    return require(_AROUND, extra="executorch", purpose=_RUNNING)
 
 
 class _Pool:
@@ -146,7 +156,7 @@ class _Pool:
         self.made = 0
 
     def resize(self, threads: int) -> None:
-        kernels = require(_BINDINGS, extra="executorch", purpose=_RUNNING)
+        kernels = _bindings()
         if kernels._threadpool_get_thread_count() != threads:  # there is no public name
             kernels._unsafe_reset_threadpool(threads)
             self.made += 1
@@ -164,16 +174,17 @@ class _Method:
 
     def _load(self) -> None:
         with _quiet():
-            runtime = require("executorch.runtime", extra="executorch", purpose=_RUNNING)
+            bindings = _bindings()
             _POOL.resize(self.threads)
             self.pool = _POOL.made
             # Kept: a method does not keep its program alive.
-            self.program = runtime.Runtime.get().load_program(self.path)
+            checks = bindings.Verification.InternalConsistency
+            self.program = bindings._load_program(str(self.path), program_verification=checks)
             self.method = self.program.load_method("forward")
 
     def shapes(self) -> list[tuple[int, ...]]:
         """Return the shape of each input; axes that vary have their largest size."""
-        metadata = self.method.metadata
+        metadata = self.method.method_meta()
         return [tuple(metadata.input_tensor_meta(i).sizes()) for i in range(metadata.num_inputs())]
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -181,7 +192,7 @@ class _Method:
 
         if self.pool != _POOL.made:
             self._load()
-        outputs = self.method.execute([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs])
+        outputs = self.method([torch.from_numpy(np.ascontiguousarray(array)) for array in inputs])
         return tuple(output.numpy() for output in outputs)
 
 

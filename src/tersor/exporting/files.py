@@ -17,6 +17,16 @@ def ending_of(runtime: str) -> str:
     return ".pte" if runtime == "executorch" else ".onnx"
 
 
+def main_file(runtime: str) -> str:
+    """Return how the file of a folder for `runtime` is called.
+
+    Example:
+        >>> main_file("onnxruntime"), main_file("executorch")
+        ('model.onnx', 'model.pte')
+    """
+    return f"model{ending_of(runtime)}"
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy")
+_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "executorch", "numpy")
 #: Instruction sets for which runtimes have kernels of their own.
 _FEATURES = (
     "sse4_2",

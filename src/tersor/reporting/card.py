@@ -3,9 +3,11 @@
 import json
 import re
 
+from tersor.exporting.files import main_file
 from tersor.reporting import tables
 from tersor.reporting.clean import clean
 from tersor.reporting.record import Record
+from tersor.reporting.runner import MODELS
 from tersor.reporting.tables import Table
 
 #: Tags of the model hub for the kinds of task that say what goes in; a classifier may take images or text.
@@ -50,7 +52,7 @@ def render_card(record: Record) -> str:
     ]
     if record.verdict.advice:
         parts.append(escape_markdown(record.verdict.advice))
-    parts += [_table(tables.comparison(record)), "## Use", _USE]
+    parts += [_table(tables.comparison(record)), "## Use", _use(record.aim.target)]
     if record.claim:
         parts += ["## Certificate", escape_markdown(record.claim.paragraph)]
     if record.warnings:
@@ -73,12 +75,18 @@ def render_card(record: Record) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_USE = """`run.py` needs only `numpy` and `onnxruntime`:
+_USE = """`run.py` needs only {}:
 
 ```
 python run.py
 python run.py --input x.npy --threads 1
 ```"""
+
+
+def _use(target: str) -> str:
+    """Return how to run the file for a runtime."""
+    packages = MODELS[main_file(target)].split()
+    return _USE.format(" and ".join(f"`{name}`" for name in packages))
 
 
 def _front_matter(record: Record) -> str:

@@ -14,7 +14,7 @@ from tersor.reporting.clean import clean, clean_json
 from tersor.reporting.record import SCHEMA, Record
 from tersor.reporting.remains import aside, beside, clear_remains
 from tersor.reporting.report import render_html, render_json
-from tersor.reporting.runner import run_script
+from tersor.reporting.runner import MODELS, run_script
 
 #: Written last; a folder without it, or whose files do not match it, is not complete.
 MARKER = "DONE.json"
@@ -56,7 +56,7 @@ def write_folder(
         files: name in the folder to the file to copy, for example `{"model.onnx": path}`.
         certificate: JSON text, written as it is, because it may be hashed or signed.
         config: resolved configuration, for `tersor.json`.
-        options: how the runtime opens `model.onnx`, as in `Artefact.options`; `run.py` then does the same.
+        options: how the runtime opens the model, as in `Artefact.options`; `run.py` then does the same.
         kept: folders in it whose content changes without notice, and stays; see `place_folder`.
 
     Returns:
@@ -70,8 +70,8 @@ def write_folder(
     destination = Path(destination).expanduser().absolute()
     _check_names(files)
     texts = _texts(clean(record), certificate, config or {}, options or {})
-    if "model.onnx" in files:
-        texts["run.py"] = run_script("model.onnx", options)
+    if model := next((name for name in MODELS if name in files), ""):
+        texts["run.py"] = run_script(model, options)
     return place_folder(destination, texts, files, kept)
 
 

@@ -10,7 +10,7 @@ from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.events import Event
 from tersor.search.journal import Journal, write_whole
-from tersor.search.request import AUTO, Request, first_targets
+from tersor.search.request import AUTO, Request, installed_targets
 from tersor.search.runtime_race import gain_of, race_runtimes, runtime_of
 
 #: File of the journal that says how the target was chosen; there is none where it was named.
@@ -46,9 +46,9 @@ def choose_target(request: Request, task: Task, clock: Clock, journal: Journal) 
 
 def _chosen(request: Request, task: Task, clock: Clock) -> tuple[str, str]:
     """Return the runtime and why it is that one."""
-    first, *others = first_targets()
+    first, *others = installed_targets()
     if not others:
-        return first, f"The target is {first}: no other runtime that can be a first target is installed."
+        return first, f"The target is {first}: no other runtime that models are made for is installed."
     if request.goal == "size":
         return first, f"The target is {first}: files weigh the same in every runtime."
     best = _best_of_each(race_runtimes(request, task, clock), request.goal)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tersor.errors import FolderError
+from tersor.exporting.files import main_file
 from tersor.reporting.folder import place_folder
 from tersor.reporting.runner import run_script
 from tersor.search.candidate import Candidate
@@ -15,7 +16,7 @@ from tersor.search.run import Run
 SEARCH = "search"
 _CARD = """# {model}: a search that has not ended
 
-`model.onnx` is {what}.
+`{file}` is {what}.
 
 It was {checked} and has **no certificate yet**. `tersor resume {folder}` goes on from here, measures and certifies it;
 `python run.py` runs the file as it is. `search/log.txt` tells what happened so far, `search/candidates/` holds
@@ -44,13 +45,14 @@ class Interim:
         best = best_so_far(run, made)
         if self.output is None or best.name == self.shown or best.artefact is None:
             return
+        file = main_file(best.artefact.runtime)
         texts = {
             "README.md": _words(run, best, self.output),
-            "run.py": run_script("model.onnx", best.artefact.options),
+            "run.py": run_script(file, best.artefact.options),
             "plan.json": best.plan.to_json() + "\n",
         }
         try:
-            place_folder(self.output, texts, {"model.onnx": best.artefact.path}, kept=(SEARCH,))
+            place_folder(self.output, texts, {file: best.artefact.path}, kept=(SEARCH,))
         except FolderError as error:
             if not self.shown:
                 raise
@@ -77,6 +79,7 @@ def _words(run: Run, best: Candidate, folder: Path) -> str:
     found = f"{run.task.metric.name} {best.quality.value:.4f}, limit {run.floor:.4f}"
     original = best is run.base
     return _CARD.format(
+        file=main_file(run.request.target),
         model=type(run.task.model).__name__,
         what="the original model, exported" if original else f"the candidate *{best.name}*, the best so far",
         checked=f"evaluated on {best.quality.count} search samples ({found})",

@@ -40,9 +40,9 @@ def optimize(
         max_drop: largest loss: `"1%"` is relative to the original, `0.01` is in the unit of the metric.
         metric: a name, a callable, or None to infer it from the labels.
         target: runtime that the file is for, or several, such as `("onnxruntime", "openvino")`: then one model is
-            sought that holds the limit, and is better, in each. `executorch` comes after another one. `auto` stands
-            alone: the original is raced in ONNX Runtime and OpenVINO, as far as they are installed, in floating point
-            and in integers, for at most a twentieth of the budget or a minute, and the file is for the faster one.
+            sought that holds the limit, and is better, in each. `auto` stands alone: the original is raced in
+            `onnxruntime`, `openvino` and `executorch`, as far as they are installed, in floating point and in integers,
+            for at most a twentieth of the budget or a minute, and the file is for the fastest one.
         goal: `latency`, `throughput`, `size` or `memory`.
         budget: time for all of it, such as `"30m"` or seconds; None takes a fixed, moderate effort.
         **options: `confidence` (0.95), `methods` (`prune`, `factorize`, `drop`, `quantize`, `weight_only`, `distill`),

@@ -14,7 +14,7 @@ from tersor.quantization.onnx_graph import graph_schemes
 from tersor.quantization.quantize import sites
 from tersor.search.clock import Clock
 from tersor.search.effort import plan_effort
-from tersor.search.request import AUTO, METHODS, Request, first_targets
+from tersor.search.request import AUTO, METHODS, Request, installed_targets
 from tersor.search.unlearned import ABLE, unlearned
 
 #: Share of samples on which a compressed network usually answers differently; only for a first estimate.
@@ -53,9 +53,9 @@ def outline(task: Task, request: Request) -> tuple[str, ...]:
 def _targets(request: Request) -> str:
     if AUTO not in request.targets:
         return " and ".join(request.targets)
-    first, *others = first_targets()
+    first, *others = installed_targets()
     if not others:
-        return f"{first}, the only runtime installed here that can be a first target"
+        return f"{first}, the only runtime installed here that models are made for"
     if request.goal == "size":
         return f"{first}, as files weigh the same in every runtime"
     return f"whichever of {' and '.join((first, *others))} a race of the original's files shows to be best"
@@ -102,7 +102,7 @@ def _sealed(task: Task, margin: float | None = None) -> tuple[str, ...]:
 def _methods(task: Task, request: Request) -> tuple[str, ...]:
     """Return for each method how much of the model it applies to, or why it is not used."""
     if isinstance(task.model, GraphModel):
-        runtime = first_targets()[0] if request.target == AUTO else request.target
+        runtime = installed_targets()[0] if request.target == AUTO else request.target
         kinds = ", ".join(unlearned(graph_schemes(task.model, runtime), task)) or "none"
         return (f"method  fusing ahead of time; integers: {kinds}",)
     graph = trace(task.model, task.inputs)

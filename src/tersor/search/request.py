@@ -22,8 +22,6 @@ from tersor.search.limits import Limits, parse_bytes, parse_limits
 GOALS = ("latency", "throughput", "size", "memory")
 #: Runtimes that a model can be made for: their files stand on their own.
 TARGETS = ("onnxruntime", "openvino", "executorch")
-#: The first target is one of these: prices are learnt from copies of its file, which have to be ONNX files.
-FIRST = ("onnxruntime", "openvino")
 #: As the only target: the one of those in which the original is best here; `choose_target` takes it.
 AUTO = "auto"
 METHODS = ("prune", "factorize", "drop", "quantize", "weight_only", "distill")
@@ -199,9 +197,9 @@ def make_request(
     )
 
 
-def first_targets() -> tuple[str, ...]:
-    """Return the runtimes installed here that a search can be for; the first one where none is."""
-    return tuple(name for name in FIRST if not RUNTIMES[name].missing()) or FIRST[:1]
+def installed_targets() -> tuple[str, ...]:
+    """Return the runtimes installed here that a search can be for; the usual one where none is."""
+    return tuple(name for name in TARGETS if not RUNTIMES[name].missing()) or TARGETS[:1]
 
 
 def check_leave(request: Request, task: Task) -> None:
@@ -238,11 +236,6 @@ def _targets(target: str | Sequence[str]) -> tuple[str, ...]:
         raise ArgumentError(
             f"The target {AUTO!r} stands alone: it takes the one runtime in which the original is best. For a model "
             "that holds in several, name them, such as 'onnxruntime,executorch'."
-        )
-    if targets[0] not in FIRST:
-        raise ArgumentError(
-            f"The target {targets[0]!r} comes after another one, such as 'onnxruntime,{targets[0]}': the model holds, "
-            "and is measured, in both."
         )
     for name in targets:
         if RUNTIMES[name].missing():

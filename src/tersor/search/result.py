@@ -14,6 +14,7 @@ from tersor.certification.certificate import Certificate
 from tersor.certification.certify import Certification
 from tersor.certification.store import LEDGER, OUTCOMES, save_certification
 from tersor.exporting.artefact import Artefact
+from tersor.exporting.files import main_file
 from tersor.exporting.keras_file import back_to_keras
 from tersor.measurement.result import Comparison
 from tersor.reporting.folder import write_folder
@@ -150,14 +151,15 @@ class Result:
 
     def _stage(self, staging: Path) -> tuple[dict[str, Path], str | None]:
         """Gather the files to ship, and the certificate that names their hashes."""
-        files = {"model.onnx": staging / "model.onnx"}
-        files["model.onnx"].write_bytes(self.artefact.path.read_bytes())
+        main = main_file(self.artefact.runtime)
+        files = {main: staging / main}
+        files[main].write_bytes(self.artefact.path.read_bytes())
         closest = self._closest()
         if closest is not None and closest.artefact is not None:
-            files["closest/model.onnx"] = closest.artefact.path
+            files[f"closest/{main}"] = closest.artefact.path
         certificate = None
         if self.best is not None and self.certification is not None:
-            certificate = self._certified(staging, self._position, "model.onnx")
+            certificate = self._certified(staging, self._position, main)
             files[OUTCOMES] = staging / OUTCOMES
         files |= self._further_targets(staging) | back_to_keras(self.answer.model, staging)
         if self.log is not None:

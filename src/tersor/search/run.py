@@ -14,7 +14,7 @@ from tersor.analysis.facts import facts
 from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export
-from tersor.exporting.files import ending_of
+from tersor.exporting.files import ending_of, main_file
 from tersor.loading.inputs import Inputs
 from tersor.loading.task import Task
 from tersor.measurement.quality import evaluate
@@ -161,7 +161,7 @@ def with_file(
 
 def file_name(target: str, request: Request) -> str:
     """Return how the file for `target` is called; the first target's is the main one."""
-    return "model.onnx" if target == request.target else f"model.{target}{ending_of(target)}"
+    return main_file(target) if target == request.target else f"model.{target}{ending_of(target)}"
 
 
 def counted(candidate: Candidate, model: nn.Module, inputs: Inputs) -> Candidate:

@@ -25,11 +25,13 @@ from tersor.search.graphs import graph_kinds, rounded_graph
 from tersor.search.guard import Exceeded, OutOfTime, watched
 from tersor.search.integers import in_integers, schemes_for
 from tersor.search.journal import Journal
-from tersor.search.request import Request, first_targets
+from tersor.search.request import Request, installed_targets
 from tersor.search.run import Run, attempt, with_file
 
 #: Share of the budget that a race may take, and seconds without one.
 SHARE, MOST_S = 0.05, 60.0
+#: Part of the time left that a further runtime's file may take: one that is slow to write must not end the race.
+_ENTRY = 0.5
 #: Samples of the search data on which its files are judged, and of the calibration data that give ranges.
 _JUDGING, _CALIBRATING = 512, 64
 #: Integers so many standard errors outside of the limit do not count, as the search gives such networks no integers.
@@ -49,7 +51,7 @@ _KINDS = {
 
 
 def race_runtimes(request: Request, task: Task, clock: Clock) -> tuple[Candidate, ...]:
-    """Return files of the original in every runtime that may be a first target, timed in turns with the first.
+    """Return files of the original in every runtime that may be the target, timed in turns with the first.
 
     Files in floating point are timed as soon as they are made; integers follow in the time that is left, those that
     nearly hold the limit, and then all are timed together. What fails is left out, and said.
@@ -65,11 +67,12 @@ def race_runtimes(request: Request, task: Task, clock: Clock) -> tuple[Candidate
         calibration=Opening(task.calibration, _CALIBRATING, request.seed),
     )
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder, torch.random.fork_rng(devices=[]):
-        first, *others = first_targets()
+        first, *others = installed_targets()
         race = _Race(request, few, replace(clock), Journal(Path(folder)))
         runs = [race.entered(first)]
         race.clock = Clock(_share_s(clock), reserve_s=0.0)
-        runs = [run for run in (*runs, *map(race.entered, others)) if run is not None]
+        runs += [race.entered(other, _ENTRY) for other in others]
+        runs = [run for run in runs if run is not None]
         if len(runs) < 2:
             return ()
         originals = [run.base for run in runs]
@@ -147,12 +150,17 @@ class _Race:
         """Tell the listener."""
         self.request.listen(Event("baseline", text))
 
-    def entered(self, runtime: str) -> Run | None:
-        """Return the original in a runtime as the start of a search for it; None, and why, where it is not taken."""
+    def entered(self, runtime: str, part: float = 1.0) -> Run | None:
+        """Return the original in a runtime as the start of a search for it; None, and why, where it is not taken.
+
+        Args:
+            runtime: its name.
+            part: part of the time left that this may take.
+        """
         request = replace(self.request, targets=(runtime,), listen=silent)
         blank = Candidate(f"{runtime}, {_FLOAT}", Plan(), model=self.task.model)
         try:
-            with watched(max(0.0, self.clock.left_s), request.max_memory):
+            with watched(max(0.0, part * self.clock.left_s), request.max_memory):
                 made = with_file(blank, self.task, self.journal.begin(blank.name), request)
         except (Exception, Exceeded) as error:  # one that cannot take part has lost
             self.say(f"{blank.name}: not raced ({_first_line(error)})")
