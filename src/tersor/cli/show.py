@@ -51,13 +51,13 @@ def finish(
 
 def next_steps(folder: Path) -> str:
     """Return the commands to try with what was written."""
+    from tersor.reporting.runner import MODELS
+
     try:
         shown = folder.relative_to(Path.cwd())
     except ValueError:
         shown = folder
     certified = (folder / "certificate.json").is_file()
-    from tersor.reporting.runner import MODELS
-
     model = next((name for name in MODELS if (folder / name).is_file()), "no model")
     listed = f"{model}, certificate.json" if certified else f"{model} (the original)"
     verify = (
