@@ -154,6 +154,16 @@ def test_rounding_alone_goes_before_a_cut_that_may_fail_and_half_of_the_work_gon
     assert choose_finalists(run, [*cuts, halved])[0][0].name != "half"
 
 
+def test_a_slower_candidate_that_is_clearly_safer_goes_before_a_faster_one_and_does_not_replace_it(run):
+    made = [
+        candidate("float", 936, 2.1, 500),
+        candidate("integers", 950, 1.9, 250),
+    ]
+    finalists, others = choose_finalists(run, made)
+    assert [c.name for c in finalists] == ["integers", "float"]
+    assert others == []
+
+
 def test_a_network_that_was_trained_longer_takes_the_place_of_the_one_it_came_from(run):
     made = [candidate("bold", 942, 3.0, 20), candidate("bold longer", 948, 3.01, 20)]
     finalists, (bold,) = choose_finalists(run, made)

@@ -163,19 +163,25 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
         else:
             reason = f"{milder.name} is milder and no worse at {run.request.goal}"
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
-    finalists = []
+    finalists: list[Candidate] = []
     for index, candidate in enumerate(front):
-        bolder = front[index + 1 :]
-        safer = next((o for o in bolder if _sure(run, o) > _sure(run, candidate) + _CLEARLY), None)
+        safer = next((o for o in front[index + 1 :] if _replaces(run, o, candidate)), None)
         if safer is None:
-            finalists.append(candidate)
+            # A clearly safer one that is slower than some before it goes before those.
+            faster = (place for place, kept in enumerate(finalists) if not better(run, candidate, kept))
+            finalists.insert(next(faster, len(finalists)), candidate)
         else:
-            reason = f"{safer.name} is better and clearly safer on the search data"
+            reason = f"{safer.name} is no worse and clearly safer on the search data"
             others.append(replace(candidate, fate=Fate.DOMINATED, reason=reason))
     chosen = _sequence(run, finalists)
     reason = "on the search data, testing it is more likely to end the test early than to help"
     others += [replace(c, reason=reason) for c in finalists if c not in chosen]
     return chosen, others
+
+
+def _replaces(run: Run, bolder: Candidate, candidate: Candidate) -> bool:
+    """Whether a bolder candidate is clearly safer on the search data, and no worse at the goal."""
+    return _sure(run, bolder) > _sure(run, candidate) + _CLEARLY and not better(run, candidate, bolder)
 
 
 def _sequence(run: Run, finalists: Sequence[Candidate]) -> list[Candidate]:
