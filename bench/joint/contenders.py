@@ -123,8 +123,9 @@ def sequence(row: Row, ratio: float = 0.5) -> Finish:
                 (file, task.certification),
             )
         ]
-        floor = parse_drop(row.max_drop).floor(quality[0], task.metric.higher_is_better)
-        held = quality[1] >= floor
+        higher = task.metric.higher_is_better
+        floor = parse_drop(row.max_drop).floor(quality[0], higher)
+        held = quality[1] >= floor if higher else quality[1] <= floor
         speed = compare(base, file, task.inputs, batch=1)
     wall_s = time.monotonic() - began
     if not held:
