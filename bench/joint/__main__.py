@@ -29,7 +29,7 @@ def table(results: dict) -> str:
         "its 95% interval. Searches are certified on the sealed samples; the fixed sequence is only checked on the "
         "search samples.",
         "",
-        *_machines(results["rows"].values()),
+        *_machines(results["rows"].values(), "machine"),
         "",
         "| row | contender | speed-up | quality, sealed (original) | kB | answer | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -39,6 +39,8 @@ def table(results: dict) -> str:
     lines += [
         "",
         f"Predicted against measured latency of {HELD_OUT} random plans, after fitting to {FITTED} others:",
+        "",
+        *_machines(results["rows"].values(), "latency_machine"),
         "",
         "| row | precision | median error | largest | within 5% | expected by the model |",
         "|---|---|---|---|---|---|",
@@ -52,11 +54,12 @@ def table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _machines(rows: Iterable[dict]) -> list[str]:
-    """Return on which machine each row was made: rows of different ones do not compare."""
+def _machines(rows: Iterable[dict], part: str) -> list[str]:
+    """Return on which machine a part of each row was made: rows of different ones do not compare."""
     names: dict[str, list[str]] = {}
     for row in rows:
-        names.setdefault(row["machine"], []).append(row["name"])
+        if part in row:
+            names.setdefault(row[part], []).append(row["name"])
     return [f"- {', '.join(made)}: {machine}." for machine, made in names.items()]
 
 
@@ -78,15 +81,17 @@ def main(names: list[str]) -> int:
             print(f"skipped {name}: its data or trained network is missing")
             continue
         found = results["rows"].setdefault(row_name, {"finishes": {}, "latency": {}})
-        found |= {"name": row.name, "budget": row.budget, "machine": this_machine().processor}
+        found |= {"name": row.name, "budget": row.budget}
         for contender in (*SEARCHES, SEQUENCE):
             if part in ("", contender):
                 print(f"{row.name}: {contender}", flush=True)
                 finish = sequence(row) if contender == SEQUENCE else search(row, contender)
                 found["finishes"][contender] = asdict(finish)
+                found["machine"] = this_machine().processor
                 _write(results)
         for precision in ("float", "static") if part in ("", "latency") else ():
             found["latency"][precision] = asdict(predict(row, precision))
+            found["latency_machine"] = this_machine().processor
             _write(results)
     print(table(results))
     return 0
