@@ -1,5 +1,7 @@
 """Several metrics, subgroups, metrics of a whole set, and data without labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from tersor.certification.store import save_certification
 from tersor.certification.verify import Verdict, verify
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.metric import Metric
+from tersor.loading.metrics import named_metric
+from tersor.loading.setting import Setting
 
 ACCURACY = Metric("accuracy", value=lambda o, t: 0.0, scores=lambda o, t: o)
 QUALITY = Metric("quality", value=lambda o, t: 0.0, scores=lambda o, t: o)
@@ -143,3 +147,25 @@ def test_units_must_be_given_for_every_sample_and_need_scores(bench):
         certify(bench, [Demand(ACCURACY, 0.05, units=np.arange(7))], base=lost(), small=lost())
     with pytest.raises(ArgumentError, match="no score for each sample"):
         Demand(Metric("auc", value=lambda o, t: 0.0), 0.05, units=np.arange(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "shape"),
+    [
+        ("perplexity", Setting("language", (7, 9), 9, class_axis=-1, shifted=True), (60, 7, 9)),
+        ("rmse", Setting("regression", (3,)), (60, 3)),
+    ],
+)
+def test_redrawn_sums_of_a_metric_say_what_redrawn_outputs_say(name, setting, shape):
+    metric = named_metric(name, setting)
+    draw = torch.Generator().manual_seed(0)
+    base, candidate = (torch.randn(shape, generator=draw).numpy() for _ in range(2))
+    target = torch.randn(shape, generator=draw)
+    if name == "perplexity":
+        target = torch.randint(0, 9, shape[:2], generator=draw)
+        target[torch.rand(shape[:2], generator=draw) < 0.3] = -100
+    by_sums = Demand(metric, 0.1, draws=40).outcomes(base, candidate, target)
+    by_outputs = Demand(replace(metric, parts=None), 0.1, draws=40).outcomes(base, candidate, target)
+    assert by_sums.estimate == pytest.approx(by_outputs.estimate)
+    np.testing.assert_allclose(by_sums.replicates, by_outputs.replicates, rtol=1e-9)
+    np.testing.assert_allclose(by_sums.jackknife, by_outputs.jackknife, rtol=1e-9)

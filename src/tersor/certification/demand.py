@@ -117,8 +117,11 @@ class Demand:
 
     def _resampled(self, base: Tensor, candidate: Tensor, target: Tensor | None) -> Outcomes:
         sign = 1.0 if self.metric.higher_is_better else -1.0
-        value = self.metric.value
+        value, of_sums = self.metric.value, self.metric.of_sums
         answers = torch.empty(len(base)) if target is None else target
+        if self.metric.parts is not None and of_sums is not None:
+            base, candidate = self.metric.parts(base, answers), self.metric.parts(candidate, answers)
+            value = lambda rows, _: of_sums(rows.sum(dim=0))
 
         def drop(index: np.ndarray) -> float:
             drawn = torch.from_numpy(index)

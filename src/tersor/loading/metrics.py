@@ -215,12 +215,21 @@ def _nll(setting: Setting) -> Metric:
 def _perplexity(setting: Setting) -> Metric:
     """`exp` of the mean negative log-likelihood over all tokens."""
 
-    def value(outputs: Tensor, target: Tensor) -> float:
+    def parts(outputs: Tensor, target: Tensor) -> Tensor:
         shown, wanted = aligned(outputs, target, setting)
-        logs = log_probabilities(shown.to(torch.float32), setting).reshape(-1, setting.classes)
-        return math.exp(float(functional.nll_loss(logs, wanted.reshape(-1), ignore_index=IGNORED)))
+        logs = log_probabilities(shown.to(torch.float32), setting)
+        kept = wanted != IGNORED
+        nll = -logs.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1).to(torch.float64)
+        sums = ((nll * kept).reshape(len(nll), -1).sum(1), kept.reshape(len(nll), -1).sum(1))
+        return torch.stack([part.to(torch.float64) for part in sums], dim=1)
 
-    return Metric("perplexity", value, higher_is_better=False)
+    return _from_parts("perplexity", parts, lambda sums: math.exp(float(sums[0] / sums[1])))
+
+
+def _from_parts(name: str, parts: Scores, of_sums: Callable[[Tensor], float]) -> Metric:
+    """Return a metric of a whole set, where lower is better, from what each sample adds to its sums."""
+    value = lambda outputs, target: of_sums(parts(outputs, target).sum(dim=0))
+    return Metric(name, value, higher_is_better=False, parts=parts, of_sums=of_sums)
 
 
 def _errors(outputs: Tensor, target: Tensor) -> Tensor:
@@ -253,7 +262,10 @@ def _mae(setting: Setting) -> Metric:
 @metric("rmse", kinds=("regression",))
 def _rmse(_setting: Setting) -> Metric:
     """Root of the mean squared error, without a cap."""
-    return Metric("rmse", lambda o, t: float(_errors(o, t).square().mean().sqrt()), higher_is_better=False)
+    parts = lambda o, t: torch.stack(
+        [_errors(o, t).square().mean(dim=1), torch.ones(len(o), device=o.device)], 1
+    )
+    return _from_parts("rmse", parts, lambda sums: math.sqrt(float(sums[0] / sums[1])))
 
 
 @metric("r2", kinds=("regression",))
