@@ -208,17 +208,17 @@ class _Contest:
         """Return the trials from the best: by what they learned, with an advance for what is usual.
 
         What was learned, as a share of what the best learned, counts `_ADVANCE` more for the likeliest kind of recipe,
-        half of that for the second, and `_USUAL` more at a rate that is usual.
+        half of that for the second, and `_USUAL` more at a rate that is usual; the control's rate is its user's usual.
         """
         gain = self.start - min(trial.loss for trial in trials)
-        kinds = [type(arm) for arm in self.arms]
+        kinds, known = [type(arm) for arm in self.arms], (*self.arms, self.rules.control)
 
         def merit(trial: Trial) -> float:
             if not math.isfinite(trial.loss) or gain <= 0:
                 return -trial.loss
             kind = type(trial.recipe)
             place = kinds.index(kind) if kind in kinds else len(kinds)
-            usual = _USUAL if trial.recipe in self.arms else 0.0
+            usual = _USUAL if trial.recipe in known else 0.0
             return (self.start - trial.loss) / gain + _ADVANCE * max(0.0, 1 - place / 2) + usual
 
         return sorted(trials, key=merit, reverse=True)

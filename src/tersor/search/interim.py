@@ -45,7 +45,7 @@ class Interim:
         best = best_so_far(run, made)
         if self.output is None or best.name == self.shown or best.artefact is None:
             return
-        file = main_file(best.artefact.runtime)
+        file = main_file(run.request.target)
         texts = {
             "README.md": _words(run, best, self.output),
             "run.py": run_script(file, best.artefact.options),
