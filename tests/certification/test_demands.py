@@ -165,7 +165,7 @@ def test_redrawn_sums_of_a_metric_say_what_redrawn_outputs_say(name, setting, sh
         target = torch.randint(0, 9, shape[:2], generator=draw)
         target[torch.rand(shape[:2], generator=draw) < 0.3] = -100
     by_sums = Demand(metric, 0.1, draws=40).outcomes(base, candidate, target)
-    by_outputs = Demand(replace(metric, parts=None), 0.1, draws=40).outcomes(base, candidate, target)
+    by_outputs = Demand(replace(metric, recount=None), 0.1, draws=40).outcomes(base, candidate, target)
     assert by_sums.estimate == pytest.approx(by_outputs.estimate)
     np.testing.assert_allclose(by_sums.replicates, by_outputs.replicates, rtol=1e-9)
     np.testing.assert_allclose(by_sums.jackknife, by_outputs.jackknife, rtol=1e-9)

@@ -1,6 +1,7 @@
 """Every metric and loss against a naive reference, and the laws that every decomposable metric keeps."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,43 @@ def test_every_metric_is_finite_and_its_scores_stay_in_bounds_and_average_to_it(
     assert (1 if metric.higher_is_better else -1) * float(scores.mean()) == pytest.approx(value)
     parts = torch.cat([metric.scores(outputs[i : i + 7], target[i : i + 7]) for i in range(0, 40, 7)])
     assert torch.allclose(parts, scores)
+
+
+def recounted():
+    for case in fitting():
+        if named_metric(*case.values).recount is not None:
+            yield case
+
+
+@pytest.mark.parametrize(("name", "setting"), recounted())
+@given(st.integers(0, 10_000), st.integers(2, 60))
+@settings(max_examples=12, deadline=None)
+def test_redrawn_sets_told_by_counts_have_the_metric_of_their_outputs(name, setting, seed, n):
+    if setting.binary or setting.kind == "multilabel":
+        setting = replace(setting, activation="sigmoid")
+    metric = named_metric(name, setting)
+    outputs, target = sample(setting, n, seed)
+    if setting.activation == "sigmoid":
+        outputs = outputs.mul(16).round().div(16)  # ties, which thresholds do not tell apart
+    rng = np.random.default_rng(seed)
+    counts = np.stack([np.ones(n), *(np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(3))])
+    index = [torch.from_numpy(np.repeat(np.arange(n), row.astype(int))) for row in counts]
+    distinct = [len(target[i].unique(dim=0)) > 1 for i in index]
+    told = metric.recount(outputs, target)(counts)
+    for drawn, value, ordinary in zip(index, told, distinct, strict=True):
+        if ordinary:
+            assert value == pytest.approx(metric.value(outputs[drawn], target[drawn]), rel=1e-5, abs=1e-5)
+
+
+def test_metrics_of_a_whole_set_are_told_by_counts():
+    names = {case.values[0] for case in recounted()}
+    whole = {case.values[0] for case in fitting() if named_metric(*case.values).scores is None}
+    assert names == whole
+
+
+def test_balanced_accuracy_of_one_output_is_that_of_both_classes():
+    outputs, target = torch.tensor([[1.0], [1.0], [1.0], [1.0]]), torch.tensor([1, 1, 1, 0])
+    assert named_metric("balanced_accuracy", BINARY).value(outputs, target) == 0.5
 
 
 @pytest.mark.parametrize(("name", "setting"), fitting())

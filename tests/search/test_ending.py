@@ -1,10 +1,15 @@
 """How carefully a search ends in the time that is left."""
 
+import time
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tersor.loading.choose import metric_of
 from tersor.planning.plan import Plan
+from tersor.search.baseline import foreseen
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.conduct import _outcome
@@ -71,3 +76,24 @@ def test_a_search_without_an_answer_says_whether_more_time_could_help():
 def test_a_larger_drop_is_advised_where_accuracy_stood_in_the_way(fates, outcome):
     tried = tuple(Candidate(str(number), Plan(), fate=fate) for number, fate in enumerate(fates))
     assert _outcome(None, tried, hurried=False) is outcome
+
+
+def test_time_is_kept_for_redrawing_a_slow_metric_of_a_whole_set(found):
+    def slow(preds, target):
+        time.sleep(0.002)
+        return (preds.argmax(1) == target).float().mean()
+
+    run = found.result.run
+    whole = replace(run.task, metric=metric_of(slow))
+    scored = foreseen(run.base.artefact, run.task)
+    redrawn = foreseen(run.base.artefact, whole)
+    assert redrawn.sealed_s - scored.sealed_s > 2 * 10_000 * 0.002
+    assert redrawn.total_s(PACES[-1], 1) > redrawn.sealed_s
+
+
+def test_a_metric_that_fails_on_a_redrawn_batch_does_not_end_the_search(found):
+    def broken(preds, target):
+        raise ValueError("only one class")
+
+    run = found.result.run
+    assert foreseen(run.base.artefact, replace(run.task, metric=metric_of(broken))).sealed_s < 40

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tersor._check import positive
 from tersor.certification.certificate import Claim
-from tersor.certification.evidence.bootstrap import resample
+from tersor.certification.evidence.bootstrap import resample, resample_counts
 from tersor.certification.evidence.outcomes import Outcomes, PairedTest, Pairs
 from tersor.certification.evidence.registry import TESTS
 from tersor.errors import ArgumentError, DataError
@@ -117,14 +117,14 @@ class Demand:
 
     def _resampled(self, base: Tensor, candidate: Tensor, target: Tensor | None) -> Outcomes:
         sign = 1.0 if self.metric.higher_is_better else -1.0
-        value, of_sums = self.metric.value, self.metric.of_sums
         answers = torch.empty(len(base)) if target is None else target
-        if self.metric.parts is not None and of_sums is not None:
-            base, candidate = self.metric.parts(base, answers), self.metric.parts(candidate, answers)
-            value = lambda rows, _: of_sums(rows.sum(dim=0))
+        if self.metric.recount is not None:
+            before, after = self.metric.recount(base, answers), self.metric.recount(candidate, answers)
+            drops = lambda counts: sign * (before(counts) - after(counts))
+            return resample_counts(drops, len(base), draws=self.draws)
 
         def drop(index: np.ndarray) -> float:
-            drawn = torch.from_numpy(index)
+            drawn, value = torch.from_numpy(index), self.metric.value
             return sign * (value(base[drawn], answers[drawn]) - value(candidate[drawn], answers[drawn]))
 
         return resample(drop, len(base), draws=self.draws)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from tersor.loading.recount import Recount
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -19,9 +21,8 @@ class Metric:
         bounds: lowest and highest possible score of one sample; (0, 1) for correctness.
         higher_is_better: direction of `value`.
         of_model: metric of (model, loader), for metrics that need the model itself; None for all others.
-        parts: for a metric of a whole set that sums over its samples decide, what each sample adds to them, shape
-            (samples, sums); None for others. Redrawn sets of samples then need no outputs.
-        of_sums: metric of these sums, shape (sums,); goes with `parts`.
+        recount: for a metric of a whole set, its values where the samples of (outputs, targets) count so many times;
+            None where only outputs tell. Redrawn sets of samples then need no pass over the outputs.
     """
 
     name: str
@@ -30,5 +31,4 @@ class Metric:
     bounds: tuple[float, float] = (0.0, 1.0)
     higher_is_better: bool = True
     of_model: Callable[[Any, Iterable[Any]], float] | None = None
-    parts: Callable[[Tensor, Tensor], Tensor] | None = None
-    of_sums: Callable[[Tensor], float] | None = None
+    recount: Callable[[Tensor, Tensor], Recount] | None = None

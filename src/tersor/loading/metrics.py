@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +22,16 @@ from tersor.loading.answers import (
     threshold,
 )
 from tersor.loading.metric import Metric
+from tersor.loading.recount import (
+    Area,
+    Recount,
+    area_under_roc,
+    average_precision,
+    class_counts,
+    of_ranks,
+    of_sums,
+    ratio,
+)
 from tersor.loading.setting import Setting
 from tersor.loading.survey import IGNORED
 
@@ -112,6 +123,10 @@ def _torchmetrics(function: str, outputs: Tensor, target: Tensor, **options: Any
     )
 
 
+#: Accuracy of each class; of yes and no as one task it would not be balanced.
+_BALANCED = "accuracy"
+
+
 def _of_classes(function: str, average: str, setting: Setting, outputs: Tensor, target: Tensor) -> float:
     """Call a torchmetrics function on class numbers (or labels) with the task that this setting is."""
     if setting.kind == "multilabel":
@@ -121,14 +136,46 @@ def _of_classes(function: str, average: str, setting: Setting, outputs: Tensor, 
     shown, wanted = aligned(outputs, target, setting)
     said = answers(shown, setting)
     kept = wanted != IGNORED
-    if setting.binary:
+    if setting.binary and function != _BALANCED:
         return _torchmetrics(function, said[kept], wanted[kept], task="binary")
     options = {"task": "multiclass", "num_classes": setting.classes, "average": average}
     return _torchmetrics(function, said[kept], wanted[kept], **options)
 
 
 def _class_metric(name: str, function: str, average: str, setting: Setting) -> Metric:
-    return Metric(name, partial(_of_classes, function, average, setting))
+    recount = partial(_recounted_classes, function, average, setting)
+    return Metric(name, partial(_of_classes, function, average, setting), recount=recount)
+
+
+def _class_scores(function: str, right: np.ndarray, claimed: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return a score of each class from how often it is right, claimed and true."""
+    if function == "f1_score":
+        return ratio(2 * right, claimed + true)
+    return ratio(right, claimed if function == "precision" else true)
+
+
+def _recounted_classes(
+    function: str, average: str, setting: Setting, outputs: Tensor, target: Tensor
+) -> Recount:
+    """Return what `_of_classes` says of redrawn samples."""
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        right, claimed, true = np.split(sums, 3, axis=1)
+        if setting.binary and function != _BALANCED:
+            right, claimed, true = right[:, 1:], claimed[:, 1:], true[:, 1:]
+        if average == "micro":
+            right, claimed, true = (part.sum(1, keepdims=True) for part in (right, claimed, true))
+        # Classes that are neither shown nor claimed say nothing; labels are each a task of their own.
+        told = (claimed + true > 0) | (setting.kind == "multilabel")
+        return ratio((_class_scores(function, right, claimed, true) * told).sum(1), told.sum(1))
+
+    if setting.kind == "multilabel":
+        said, wanted = (outputs > threshold(setting)).cpu().numpy(), target.cpu().numpy().astype(bool)
+        return of_sums(np.hstack([said & wanted, said, wanted]).astype(np.float64), value)
+    shown, wanted = aligned(outputs, target, setting)
+    return of_sums(
+        class_counts(answers(shown, setting).cpu().numpy(), wanted.cpu().numpy(), setting.classes), value
+    )
 
 
 _LABELS = (*_CLASSES, "multilabel")
@@ -137,7 +184,7 @@ metric("f1_micro", kinds=_LABELS)(partial(_class_metric, "f1_micro", "f1_score",
 metric("precision", kinds=_LABELS)(partial(_class_metric, "precision", "precision", "macro"))
 metric("recall", kinds=_LABELS)(partial(_class_metric, "recall", "recall", "macro"))
 metric("balanced_accuracy", kinds=("classification",))(
-    partial(_class_metric, "balanced_accuracy", "accuracy", "macro")
+    partial(_class_metric, "balanced_accuracy", _BALANCED, "macro")
 )
 
 
@@ -154,16 +201,38 @@ def _of_scores(function: str, setting: Setting, outputs: Tensor, target: Tensor)
     return _torchmetrics(function, flat, wanted.reshape(-1), task="multiclass", num_classes=setting.classes)
 
 
+def _recounted_scores(function: str, setting: Setting, outputs: Tensor, target: Tensor) -> Recount:
+    """Return what `_of_scores` says of redrawn samples."""
+    area = _AREAS[function]
+    if setting.kind == "multilabel":
+        return of_ranks(probabilities(outputs, setting).cpu().numpy(), target.cpu().numpy() > 0, area)
+    shown, wanted = aligned(outputs, target, setting)
+    chances = probabilities(shown, setting).reshape(len(wanted), -1).cpu().numpy()
+    if setting.binary:
+        return of_ranks(chances, wanted.cpu().numpy() == 1, area)
+    # torchmetrics leaves absent classes out of one mean and counts them as zero in the other.
+    absent = math.nan if function == "average_precision" else 0.0
+    return of_ranks(chances, wanted.cpu().numpy() == np.arange(setting.classes), area, absent)
+
+
+_AREAS: dict[str, Area] = {"auroc": area_under_roc, "average_precision": average_precision}
+
+
+def _rank_metric(function: str, setting: Setting) -> Metric:
+    recount = partial(_recounted_scores, function, setting)
+    return Metric(function, partial(_of_scores, function, setting), recount=recount)
+
+
 @metric("auroc", kinds=("classification", "multilabel"))
 def _auroc(setting: Setting) -> Metric:
     """Area under the receiver operating characteristic curve, macro average over classes."""
-    return Metric("auroc", partial(_of_scores, "auroc", setting))
+    return _rank_metric("auroc", setting)
 
 
 @metric("average_precision", kinds=("classification", "multilabel"))
 def _average_precision(setting: Setting) -> Metric:
     """Area under the precision-recall curve, macro average over classes."""
-    return Metric("average_precision", partial(_of_scores, "average_precision", setting))
+    return _rank_metric("average_precision", setting)
 
 
 @metric("iou", "miou", kinds=("segmentation",))
@@ -223,13 +292,14 @@ def _perplexity(setting: Setting) -> Metric:
         sums = ((nll * kept).reshape(len(nll), -1).sum(1), kept.reshape(len(nll), -1).sum(1))
         return torch.stack([part.to(torch.float64) for part in sums], dim=1)
 
-    return _from_parts("perplexity", parts, lambda sums: math.exp(float(sums[0] / sums[1])))
+    return _from_parts("perplexity", parts, lambda sums: np.exp(sums[:, 0] / sums[:, 1]))
 
 
-def _from_parts(name: str, parts: Scores, of_sums: Callable[[Tensor], float]) -> Metric:
+def _from_parts(name: str, parts: Scores, of_sum: Callable[[np.ndarray], np.ndarray]) -> Metric:
     """Return a metric of a whole set, where lower is better, from what each sample adds to its sums."""
-    value = lambda outputs, target: of_sums(parts(outputs, target).sum(dim=0))
-    return Metric(name, value, higher_is_better=False, parts=parts, of_sums=of_sums)
+    recount = lambda outputs, target: of_sums(parts(outputs, target).detach().double().cpu().numpy(), of_sum)
+    value = lambda outputs, target: float(recount(outputs, target)(np.ones((1, len(outputs))))[0])
+    return Metric(name, value, higher_is_better=False, recount=recount)
 
 
 def _errors(outputs: Tensor, target: Tensor) -> Tensor:
@@ -265,7 +335,7 @@ def _rmse(_setting: Setting) -> Metric:
     parts = lambda o, t: torch.stack(
         [_errors(o, t).square().mean(dim=1), torch.ones(len(o), device=o.device)], 1
     )
-    return _from_parts("rmse", parts, lambda sums: math.sqrt(float(sums[0] / sums[1])))
+    return _from_parts("rmse", parts, lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]))
 
 
 @metric("r2", kinds=("regression",))
@@ -277,7 +347,23 @@ def _r2(_setting: Setting) -> Metric:
         shown, wanted = outputs.detach().reshape(n, -1), target.reshape(n, -1).to(outputs.device)
         return _torchmetrics("r2_score", shown.to(torch.float64), wanted.to(torch.float64))
 
-    return Metric("r2", value)
+    return Metric("r2", value, recount=_recounted_r2)
+
+
+def _recounted_r2(outputs: Tensor, target: Tensor) -> Recount:
+    """Return the coefficient of determination of redrawn samples, from their sums of squares."""
+    wanted = target.reshape(len(outputs), -1).to(torch.float64).cpu().numpy()
+    # About the mean of all, so that the sums of squares keep their digits.
+    centred = wanted - wanted.mean(0)
+    errors = _errors(outputs, target).cpu().numpy()
+    parts = np.hstack([errors**2, centred, centred**2, np.ones((len(wanted), 1))])
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        (left, shift, square), count = np.split(sums[:, :-1], 3, axis=1), sums[:, -1:]
+        spread = np.maximum(square - shift**2 / count, 0.0)
+        return (1 - ratio(left, spread, otherwise=1.0)).mean(1)
+
+    return of_sums(parts, value)
 
 
 @metric("agreement", kinds=("fidelity",))

@@ -6,8 +6,13 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+import numpy as np
+import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
+from tersor.certification.demand import Demand
+from tersor.certification.evidence.outcomes import Resampled
 from tersor.exporting.artefact import Artefact
 from tersor.exporting.feed import feed
 from tersor.loading.inputs import to_numpy
@@ -36,6 +41,8 @@ _UNHURRIED_S = 240.0
 _HURRIED_S, _SLOW = 180.0, "torch"
 #: Compiling takes longer than most searches of a small model; `tersor bench` races it.
 _NOT_RACED = ("torch-compile", "aotinductor", "executorch")
+#: Draws of a bootstrap whose time tells that of a whole one.
+_TRIED_DRAWS = 100
 _HERE = Path()
 _BASELINES, STORED = "baselines.json", TypeAdapter(tuple[Baseline, ...], config=ENDLESS)
 
@@ -70,7 +77,7 @@ def start(
     floor = request.drop.floor(value, up)
     request.listen(Event("baseline", request.drop.words(task.metric.name, value, up)))
     admit(request.drop.margin(value))
-    ending = _ending(base.artefact, task)
+    ending = foreseen(base.artefact, task)
     clock.reserve_s = None if clock.budget_s is None else ending.reserve_s(clock.budget_s, 2)
     baselines = _race(task, base.artefact, request, journal, clock)
     rival = _fastest(base.artefact, baselines)
@@ -86,15 +93,37 @@ def _original(task: Task, request: Request, journal: Journal) -> Candidate:
     return journal.keep(base, task, 0.0)
 
 
-def _ending(artefact: Artefact, task: Task) -> Ending:
+def foreseen(artefact: Artefact, task: Task) -> Ending:
     """Return what the end of the search will take, from one process of the original that runs one batch."""
     batch = next(task.search.batches(EVALUATION_BATCH))
     begun_s = time.monotonic()
     with Runner(artefact, feed(artefact, task.inputs)[0]) as runner:
         launched_s = time.monotonic()
-        runner(to_numpy(batch.inputs))
+        outputs = runner(to_numpy(batch.inputs))[0]
         ran_s = time.monotonic() - launched_s
-    return Ending(launched_s - begun_s, ran_s * len(task.certification) / len(batch.ids))
+    sealed = len(task.certification)
+    return Ending(
+        launched_s - begun_s, ran_s * sealed / len(batch.ids) + _redrawn_s(task, outputs, batch.target)
+    )
+
+
+def _redrawn_s(task: Task, outputs: np.ndarray, target: Tensor | None) -> float:
+    """Return the seconds in which a metric of a whole set is redrawn for one test, from few draws of one batch."""
+    if task.metric.scores is not None or target is None:
+        return 0.0
+    # As many as there are sealed samples, so that what a call of the metric costs besides them counts once.
+    chosen = np.resize(np.arange(len(outputs)), len(task.certification))
+    outputs, target = outputs[chosen], target[torch.from_numpy(chosen)]
+    whole = Demand(task.metric, 1.0)
+    begun_s = time.monotonic()
+    try:
+        tried = replace(whole, draws=_TRIED_DRAWS).outcomes(outputs, outputs, target)
+    except Exception:  # the user's metric may fail on a redrawn batch; its own test says so
+        return 0.0
+    took_s = time.monotonic() - begun_s
+    assert isinstance(tried, Resampled)
+    groups = len(tried.jackknife)
+    return took_s * (whole.draws + groups) / (_TRIED_DRAWS + groups)
 
 
 def _race(

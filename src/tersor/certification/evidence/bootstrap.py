@@ -1,17 +1,23 @@
 """The bias-corrected and accelerated bootstrap, for metrics that do not decompose over samples. Asymptotic."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs, Resampled, Statistic
+from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs, Recounted, Resampled, Statistic
 from tersor.errors import DataError
 
 #: Groups of the jackknife; more change the acceleration little and cost an evaluation each.
 _GROUPS = 200
+
+
+#: Counts held at a time while drawing: some megabytes, which stay in the cache.
+_HELD = 2**19
 
 
 def resample(drop: Statistic, n: int, *, draws: int = 10_000, seed: int = 0) -> Resampled:
@@ -31,18 +37,52 @@ def resample(drop: Statistic, n: int, *, draws: int = 10_000, seed: int = 0) -> 
         >>> resample(lambda index: float(x[index].mean()), 50, draws=10).replicates.shape
         (10,)
     """
-    rng = np.random.default_rng(seed)
-    replicates = np.array([drop(rng.integers(0, n, n)) for _ in range(draws)])
-    groups = np.array_split(rng.permutation(n), min(n, _GROUPS))
     everyone = np.arange(n)
-    jackknife = np.array([drop(np.delete(everyone, group)) for group in groups]) if n > 1 else np.zeros(1)
+    drops = lambda counts: np.array([drop(np.repeat(everyone, row.astype(np.int64))) for row in counts])
+    return resample_counts(drops, n, draws=draws, seed=seed)
+
+
+def resample_counts(drops: Recounted, n: int, *, draws: int = 10_000, seed: int = 0) -> Resampled:
+    """Do as `resample` with the drops on many draws at once, told from how often each sample is in a draw.
+
+    Args:
+        drops: drops in the metric, shape (draws,), from counts of the samples, shape (draws, samples).
+        n: see `resample`.
+        draws: see `resample`.
+        seed: see `resample`.
+
+    Raises:
+        DataError: if the metric is not finite on a draw.
+
+    Example:
+        >>> x = np.linspace(-1, 1, 50)
+        >>> resample_counts(lambda counts: counts @ x / counts.sum(1), 50, draws=10).replicates.shape
+        (10,)
+    """
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(draws))
+    replicates = _at_once(drops, drawn, n)
+    groups = np.array_split(rng.permutation(n), min(n, _GROUPS))
+    without = (np.bincount(np.delete(np.arange(n), group), minlength=n) for group in groups)
+    jackknife = _at_once(drops, without, n) if n > 1 else np.zeros(1)
     broken = int((~np.isfinite(np.append(replicates, jackknife))).sum())
     if broken:
         raise DataError(
             f"The metric is not a number on {broken} of {len(replicates) + len(jackknife)} redrawn sets of samples. "
             "Define it where a class is absent, or bring more samples."
         )
-    return Resampled(float(drop(everyone)), replicates, jackknife, n)
+    return Resampled(float(drops(np.ones((1, n)))[0]), replicates, jackknife, n)
+
+
+def _at_once(drops: Recounted, counts: Iterator[np.ndarray], n: int) -> np.ndarray:
+    """Return the drops on all draws, of which so many are held at a time as fit."""
+    held = max(1, _HELD // n)
+    return np.concatenate([drops(np.array(some, np.float64)) for some in _batched(counts, held)])
+
+
+def _batched(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    while some := list(islice(items, size)):
+        yield some
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +121,8 @@ class BCa:
         """Return the asymptotic p-value."""
         if isinstance(outcomes, Pairs):
             drops = outcomes.drops
-            drawn = resample(
-                lambda index: float(drops[index].mean()), len(drops), draws=self.draws, seed=self.seed
-            )
+            means = lambda counts: counts @ drops / len(drops)
+            drawn = resample_counts(means, len(drops), draws=self.draws, seed=self.seed)
         else:
             drawn = outcomes
         return Evidence(_p(drawn, margin), drawn.estimate, drawn.samples)
