@@ -1,10 +1,15 @@
 """Where one site cannot be rounded, it stays in floating point and the rest runs in integers."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from tersor.planning.plan import Quantize
+from tersor.search.descend import _mend
+from tersor.search.limits import Limits
 from tersor.search.optimize import optimize
 from tersor.search.outcome import Fate
 
@@ -55,6 +60,18 @@ def test_rounding_everything_misses_and_all_but_one_site_is_certified(result):
 def test_the_steps_name_the_site_that_stays(result):
     told = named(result, "int8 in part").steps[-1]
     assert told.startswith("keep 1 site in floating point, which rounding hurts most: middle (")
+
+
+@pytest.mark.parametrize(
+    ("price", "limits", "mended"), [(0.5, Limits(), 1), (2.0, Limits(), 0), (2.0, Limits(size=1e6), 1)]
+)
+def test_only_twins_that_gain_at_the_goal_or_serve_a_limit_are_mended(result, price, limits, mended):
+    run = replace(result.run, request=replace(result.run.request, limits=limits))
+    prices = SimpleNamespace(of=lambda layers, left, scheme: {"float": 1.0}.get(scheme, price))
+    asked = []
+    twins = SimpleNamespace(mend=lambda parent, made, effort: asked.extend(made))
+    _mend(run, SimpleNamespace(prices=prices), twins, {"dynamic": named(result, "int8")})
+    assert asked == ["dynamic"] * mended
 
 
 def test_no_mixed_twin_is_made_where_rounding_holds(found):

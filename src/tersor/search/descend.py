@@ -45,12 +45,13 @@ def descend(run: Run, report: Report) -> None:
     """
     origin = run.base
     twins = Twins(run, report, schemes_for(run))
-    made_first = twins.of(origin, twins.schemes, FREE)
-    kinds = [kind for kind in SHRINKING if kind in run.request.methods]
-    if not kinds:
-        return
     lessons = Lessons(Prices(run.request.goal))
+    made_first = twins.rounded(origin, twins.schemes)
     _learn(run, lessons, {"float": origin, **made_first})
+    _mend(run, lessons, twins, made_first)
+    kinds = [kind for kind in SHRINKING if kind in run.request.methods]
+    if not kinds or _out_of_time(run):
+        return
     near = _best_schemes(run, lessons, made_first)
     scheme = near[0] if near else None
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
@@ -59,8 +60,7 @@ def descend(run: Run, report: Report) -> None:
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
     while (share := ladder.next_share()) is not None:
-        if run.clock.left_s <= 0:
-            run.say("candidate", "the time for candidates is up")
+        if _out_of_time(run):
             return
         made = _step_down(run, ladder, share, lessons, precisions)
         report(made)
@@ -75,6 +75,26 @@ def descend(run: Run, report: Report) -> None:
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, near)
+
+
+def _mend(run: Run, lessons: Lessons, twins: Twins, made: dict[str, Candidate]) -> None:
+    """Mend the twins of the original that miss the limit, where they would be better at the goal."""
+    missing = [scheme for scheme, c in made.items() if c.quality is not None and run.drop(c) >= run.margin]
+    # A limit of its own, on bytes or time, may need what the goal does not.
+    worth = missing if run.request.limits else _paying(run, lessons, run.base, missing)
+    for scheme in missing:
+        if scheme not in worth:
+            run.say("candidate", f"{made[scheme].name}: no better than floating point, so it is not trained")
+    if worth:
+        effort = replace(FREE, epoch_s=plan_effort(run.task, run.clock).epoch_s if trains(run) else None)
+        twins.mend(run.base, {scheme: made[scheme] for scheme in worth}, effort)
+
+
+def _out_of_time(run: Run) -> bool:
+    if run.clock.left_s > 0:
+        return False
+    run.say("candidate", "the time for candidates is up")
+    return True
 
 
 def _hastened(run: Run) -> Run:

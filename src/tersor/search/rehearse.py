@@ -61,7 +61,7 @@ def rehearse(run: Run, prices: Prices, files: Mapping[str, Artefact]) -> Prices:
     whole = {precision: features(space.anatomy, space.left(space.origin), precision) for precision in files}
     factors = _factors(run, graph)
     book = Pricebook.of(run, whole, factors=bool(factors))
-    if known := book.read():
+    if prices.base_s and (known := book.read()):
         run.say("measure", f"latencies of {len(known)} copies are known from before")
         return prices.learned(_rescaled(known, prices))
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:

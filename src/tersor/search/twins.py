@@ -1,6 +1,6 @@
 """The twins of a float network in integers: one a scheme; where rounding costs too much, mixed and trained ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tersor.search.candidate import Candidate
@@ -13,6 +13,8 @@ Report = Callable[[Candidate], None]
 
 #: Passes that training in integers takes at least.
 _LEAST_PASSES = 0.5
+#: A training step in simulated integers takes up to so many in floating point.
+_SIMULATED = 2.0
 #: Where rounding loses less than this part of the margin, what else is done about it gains no more.
 _COSTLY = 0.25
 
@@ -46,19 +48,39 @@ class Twins:
         return own if parent.name == "original" else f"{parent.name} + {own}"
 
     def of(self, parent: Candidate, schemes: Sequence[str], effort: Effort) -> dict[str, Candidate]:
-        """Report and return the twins of `parent`; all are begun at once, and each is reported in its turn.
+        """Report and return the twins of `parent`, and report what is mended of them."""
+        made = self.rounded(parent, schemes)
+        self.mend(parent, made, effort)
+        return made
 
-        Where rounding costs too much, two more are reported: one that keeps the worst sites in floating point, and
-        one trained in integers.
-        """
-        jobs = [(self._rounded(parent, scheme), in_integers(self.run, parent, scheme)) for scheme in schemes]
+    def rounded(self, parent: Candidate, schemes: Sequence[str]) -> dict[str, Candidate]:
+        """Report and return the twins of `parent`; all are begun at once, and each is reported in its turn."""
+        jobs = [(self._blank(parent, scheme), in_integers(self.run, parent, scheme)) for scheme in schemes]
         builds = begun(self.run, jobs)
-        return {
-            scheme: self._one(parent, scheme, effort, (blank, build))
-            for scheme, (blank, _), build in zip(schemes, jobs, builds, strict=True)
-        }
+        made = {}
+        for scheme, (blank, _), build in zip(schemes, jobs, builds, strict=True):
+            made[scheme] = attempt(self.run, blank, build)
+            self.report(made[scheme])
+        return made
 
-    def _rounded(self, parent: Candidate, scheme: str) -> Candidate:
+    def mend(self, parent: Candidate, made: Mapping[str, Candidate], effort: Effort) -> None:
+        """Report two more of each twin in which rounding costs too much.
+
+        One keeps the worst sites in floating point, the other is trained in integers.
+        """
+        run = self.run
+        for scheme, twin in made.items():
+            if twin.quality is None or not run.drop(twin) >= run.margin > run.drop(parent):
+                continue
+            if run.drop(twin) - run.drop(parent) < _COSTLY * run.margin:
+                run.say(
+                    "candidate",
+                    f"{twin.name}: {parent.name} itself is near the limit, and rounding costs little",
+                )
+                continue
+            self._mended(parent, scheme, twin, effort)
+
+    def _blank(self, parent: Candidate, scheme: str) -> Candidate:
         return Candidate(
             name=self.name(parent, scheme),
             plan=parent.plan,
@@ -66,26 +88,17 @@ class Twins:
             why=f"{parent.name} in integers",
         )
 
-    def _one(self, parent: Candidate, scheme: str, effort: Effort, job: tuple[Candidate, Build]) -> Candidate:
-        run, twin = self.run, attempt(self.run, *job)
-        self.report(twin)
-        if twin.quality is None or not run.drop(twin) >= run.margin > run.drop(parent):
-            return twin
-        if run.drop(twin) - run.drop(parent) < _COSTLY * run.margin:
-            run.say(
-                "candidate", f"{twin.name}: {parent.name} itself is near the limit, and rounding costs little"
-            )
-            return twin
-        why = f"{twin.name} misses the limit and {parent.name} holds it"
+    def _mended(self, parent: Candidate, scheme: str, twin: Candidate, effort: Effort) -> None:
+        run, why = self.run, f"{twin.name} misses the limit and {parent.name} holds it"
+        blank = replace(self._blank(parent, scheme), why=why)
         # Which sites to spare is learnt from data.
         if scheme in MIXABLE and not run.task.drawn and run.clock.left_s > 0:
-            self._further(replace(job[0], name=f"{twin.name} in part", why=why), in_part(run, parent, scheme))
+            self._further(replace(blank, name=f"{twin.name} in part"), in_part(run, parent, scheme))
         if trains(run) and _affordable(run, effort):
             epochs = _passes(effort)
             steps = (*twin.steps, f"train in integers for {epochs:.3g} passes")
-            blank = replace(job[0], name=f"{twin.name} trained", steps=steps, why=why)
-            self._further(blank, in_integers(run, parent, scheme, epochs=epochs))
-        return twin
+            trained = replace(blank, name=f"{twin.name} trained", steps=steps)
+            self._further(trained, in_integers(run, parent, scheme, epochs=epochs))
 
     def _further(self, blank: Candidate, build: Build) -> None:
         (placed,) = begun(self.run, [(blank, build)])
@@ -94,7 +107,7 @@ class Twins:
 
 def _affordable(run: Run, effort: Effort) -> bool:
     """Whether there is time to train in integers."""
-    return (effort.epoch_s or 0.0) * _passes(effort) < run.clock.left_s / 2
+    return _SIMULATED * (effort.epoch_s or 0.0) * _passes(effort) < run.clock.left_s / 2
 
 
 def _passes(effort: Effort) -> float:
