@@ -27,6 +27,11 @@ def test_the_front_shows_the_floor_the_numbers_and_every_standing(pareto):
     assert {"floor 0.9761", "1", "8", "original", "holds", "misses", "not tested"} <= set(shown)
 
 
+def test_where_lower_is_better_the_line_is_a_limit(record):
+    shown = texts(front.pareto(replace(record, aim=replace(record.aim, higher_is_better=False))).wide)
+    assert "limit 0.9761" in shown
+
+
 def test_the_axis_of_quality_keeps_to_the_values(pareto):
     assert {"0.95", "0.97"} <= {text.rstrip("0") for text in texts(pareto.wide)}
     assert not {"0.0", "0.2", "0.5"} & set(texts(pareto.wide))

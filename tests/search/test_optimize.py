@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from tersor.certification.verify import Verdict, verify
 from tersor.errors import CertificateError
 from tersor.planning.plan import Cut, Quantize
+from tersor.search.describe import sentence
 from tersor.search.journal import Journal
 from tersor.search.optimize import optimize
 from tersor.search.outcome import Fate, Outcome
@@ -91,6 +93,13 @@ def test_the_certification_samples_are_only_read_in_an_attempt(found):
     events = [entry["event"] for entry in found.result.certification.seal.ledger.entries()]
     assert events.index("attempt") < events.index("access")
     assert events[0] == "begin"
+
+
+def test_a_metric_that_is_better_low_rises_and_does_not_drop(found):
+    assert "its accuracy drops by at most 0.03 (" in found.result.sentence
+    run = found.result.run
+    low = replace(run, task=replace(run.task, metric=replace(run.task.metric, higher_is_better=False)))
+    assert "its accuracy rises by at most 0.03 (" in sentence(replace(found.result._story, run=low))
 
 
 def test_the_record_tells_the_same_story_as_the_result(found):

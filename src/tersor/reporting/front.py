@@ -8,7 +8,7 @@ import altair as alt
 
 from tersor.reporting import words
 from tersor.reporting.labels import CORNERS, place
-from tersor.reporting.record import Record, Row, Standing
+from tersor.reporting.record import Aim, Record, Row, Standing
 from tersor.reporting.svg import Picture, haloed, inline, picture
 
 _SHAPES = {"original": "square", "holds": "circle", "misses": "cross", "not tested": "diamond"}
@@ -99,7 +99,7 @@ def _pareto(record: Record, title: str, points: list[dict], width: int) -> alt.T
         340 if width > 500 else 280,
     )
     titles = {"x": frame.x(title=title), "y": frame.y(title=f"{record.aim.metric}, search split")}
-    marks = (*_points(points, titles, frame), *_floor(floor, frame), *_names(points, titles, frame))
+    marks = (*_points(points, titles, frame), *_limit(record.aim, frame), *_names(points, titles, frame))
     return alt.layer(*marks).properties(width=width, height=frame.height)
 
 
@@ -146,10 +146,11 @@ def _names(points: list[dict], titles: dict, frame: _Frame) -> list[alt.Chart]:
     return marks
 
 
-def _floor(floor: float | None, frame: _Frame) -> list[alt.Chart]:
-    if floor is None:
+def _limit(aim: Aim, frame: _Frame) -> list[alt.Chart]:
+    if aim.floor is None:
         return []
-    line = alt.Chart(inline([{"y": floor, "text": f"floor {words.quality(floor)}"}])).encode(y=frame.y())
+    named = f"{'floor' if aim.higher_is_better else 'limit'} {words.quality(aim.floor)}"
+    line = alt.Chart(inline([{"y": aim.floor, "text": named}])).encode(y=frame.y())
     rule = line.mark_rule(color="var(--bad)", strokeDash=[5, 3], strokeWidth=1.5)
     text = line.encode(x=alt.value(frame.width - 2))
     return [rule, *haloed(text, align="right", dy=9, color="var(--bad)")]

@@ -78,9 +78,11 @@ def sentence(story: Story) -> str:
         gained = (
             f"is {found.value:.2f}x {words} than the best free baseline{interval}{limits and f', {limits}'}"
         )
+    metric = run.task.metric
+    worsens = "drops" if metric.higher_is_better else "rises"
     return (
         f"{best.name} {gained}, and with "
-        f"{run.request.confidence:.0%} confidence its {run.task.metric.name} drops by at most {run.margin:.4g} "
+        f"{run.request.confidence:.0%} confidence its {metric.name} {worsens} by at most {run.margin:.4g} "
         f"({best.certificate.samples} sealed {'inputs drawn at random' if run.task.drawn else 'samples'})."
     )
 

@@ -214,7 +214,7 @@ class _Race:
             return []
         if safety(run, found) < _RUINED:
             drop, metric = run.drop(found), self.task.metric.name
-            self.say(f"{found.name}: not raced ({metric} drops by {drop:.4f}, {run.margin:.4f} is allowed)")
+            self.say(f"{found.name}: not raced ({metric} is {drop:.4f} worse, {run.margin:.4f} is allowed)")
             return []
         return [found]
 
