@@ -11,7 +11,7 @@ from tersor.analysis.facts import facts
 from tersor.errors import MeasurementError
 from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left, anatomy
-from tersor.planning.cost_model import CostModel, features, fit
+from tersor.planning.cost_model import CostModel, features, fit, priced
 from tersor.planning.plan import Cut, Drop, Factorize, Plan
 from tersor.surgery.apply import apply
 
@@ -60,6 +60,20 @@ PLANS = {
         Left({"stem": 8}, {"block.up": 5}),
     ),
 }
+
+
+@pytest.mark.parametrize("precision", ["float", "static", "dynamic"])
+def test_prices_of_states_seen_before_are_those_of_the_features(network, precision):
+    _, _, layers = network
+    times = dict.fromkeys(features(layers, Left(), precision), 1e-09) | {
+        "constant": 1e-6,
+        "boundary": 3e-8,
+    }
+    model = CostModel(times, scale=1.7)
+    price = priced(model, layers, precision)
+    lefts = [Left(), *(left for _, left in PLANS.values()), Left({"stem": 4}), Left(ranks={"head": 3})]
+    for left in lefts + lefts[::-1]:
+        assert price(left) == pytest.approx(model(features(layers, left, precision)), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -4,7 +4,7 @@ Latencies of single layers do not add up to that of the model, so no layer is ti
 fitted to whole models, starting from what multiply-adds and memory traffic usually cost.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +51,46 @@ def features(anatomy: Anatomy, left: Left, precision: str) -> dict[str, float]:
             found["boundary"] = found.get("boundary", 0.0) + layer.outputs * layer.written(left.kept)
         before = now
     return found
+
+
+def priced(model: "CostModel", anatomy: Anatomy, precision: str) -> Callable[[Left], float]:
+    """Return `model(features(anatomy, left, precision))` as a function of `left`, quick where few layers differ.
+
+    What each layer takes is computed once for each state that it is in.
+    """
+    states: list[dict[tuple[object, ...], _State]] = [{} for _ in anatomy.layers]
+    groups = [tuple(layer.groups) for layer in anatomy.layers]
+    constant, boundary = model({"constant": 1.0}), model.time_of("boundary")
+
+    def price(left: Left) -> float:
+        seconds, before = constant, "float"
+        for layer, own, known in zip(anatomy.layers, groups, states, strict=True):
+            gone = any(layer.inside(block) for block in left.dropped)
+            key = (*(left.kept.get(group) for group in own), left.ranks.get(layer.name), gone)
+            state = known.get(key) or known.setdefault(key, _state(model, layer, left, precision))
+            if state.runs_in:
+                seconds += state.seconds + boundary * state.values * (state.runs_in != before)
+                before = state.runs_in
+        return seconds
+
+    return price
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a layer takes as it is left, the values that it writes, and its precision; empty if it is gone."""
+
+    seconds: float = 0.0
+    values: float = 0.0
+    runs_in: str = ""
+
+
+def _state(model: "CostModel", layer: Layer, left: Left, precision: str) -> _State:
+    amounts = layer_features(layer, left, precision)
+    if not amounts:
+        return _State()
+    now = precision if runs_in(layer, precision) else "float"
+    return _State(model(amounts), layer.outputs * layer.written(left.kept), now)
 
 
 def layer_features(layer: Layer, left: Left, precision: str) -> dict[str, float]:

@@ -15,7 +15,9 @@ from tersor.graph.structure import Graph
 from tersor.planning.anatomy import Anatomy, Left
 from tersor.planning.cost_model import Features, features
 from tersor.planning.plan import Cut, Factorize, Plan
-from tersor.quantization.quantize import quantize_module
+from tersor.quantization.build import build as build_integers
+from tersor.quantization.capture import capture
+from tersor.quantization.recipe import Recipe
 from tersor.search.apart import opening_apart
 from tersor.search.guard import Exceeded, watched
 from tersor.search.integers import allowed_sites
@@ -108,9 +110,9 @@ class Copies:
         plan = close(whole, self.graph)
         model = apply(task.model, plan, self.graph).model
         if precision != "float":
-            codes, sites = codes_for(run, precision), allowed_sites(run, model, precision)
-            few = calibration_inputs(task, _FEW)
-            model = quantize_module(model, task.inputs, few, scheme=codes, plan=sites)
+            graph, few = capture(model, task.inputs), calibration_inputs(task, _FEW)
+            sites = allowed_sites(run, graph, precision)
+            model = build_integers(graph, few, codes_for(run, precision), sites, Recipe())
         path = self.folder / f"{name}{ending_of(run.request.target)}"
         file = export(model, task.inputs, path, run.request.target, check=False)
         left = replace(left, kept={cut.group: len(cut.keep) for cut in plan.of(Cut)})

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left, anatomy
@@ -11,9 +12,10 @@ from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
 from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FREE, plan_effort, quickest_for, steps_in
+from tersor.search.effort import FINE, FREE, plan_effort, quickest_for, steps_in
 from tersor.search.finalists import safety
-from tersor.search.integers import schemes_for
+from tersor.search.guard import Exceeded, watched
+from tersor.search.integers import BITS, schemes_for
 from tersor.search.ladder import Ladder
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
@@ -21,11 +23,15 @@ from tersor.search.propose import READY, Lessons, Proposal, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shrink, stitch, survey
+from tersor.search.shrink import LONG, SHRINKING, Survey, learns_labels, restored, shrink, stitch
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
 _POLISH = 0.25
+#: Twins of weights alone are made where each takes at most this part of the time left.
+_QUICK = 0.05
+#: A stitched model that loses at most this part of the margin is a step that needs no training.
+_FREELY = 0.5
 #: A twin whose predicted price is over this many times that of its network is not made.
 _MAYBE = 1.03
 #: Schemes whose prices are this near to the best are tried too, where there are so many seconds: a glance may err.
@@ -46,7 +52,7 @@ def descend(run: Run, report: Report) -> None:
     origin = run.base
     twins = Twins(run, report, schemes_for(run))
     lessons = Lessons(Prices(run.request.goal))
-    made_first = twins.rounded(origin, twins.schemes)
+    made_first = _first_twins(run, twins)
     _learn(run, lessons, {"float": origin, **made_first})
     _mend(run, lessons, twins, made_first)
     kinds = [kind for kind in SHRINKING if kind in run.request.methods]
@@ -59,6 +65,7 @@ def descend(run: Run, report: Report) -> None:
     lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
+    ladder = _without_free_steps(run, ladder, lessons, precisions)
     while (share := ladder.next_share()) is not None:
         if _out_of_time(run):
             return
@@ -75,6 +82,50 @@ def descend(run: Run, report: Report) -> None:
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, near)
+
+
+def _first_twins(run: Run, twins: Twins) -> dict[str, Candidate]:
+    """Return the twins of the original; those of weights alone, seldom the fastest, only where they are quick."""
+    both = [scheme for scheme in twins.schemes if BITS[scheme][1]]
+    alone = [scheme for scheme in twins.schemes if scheme not in both]
+    begun_s = time.monotonic()
+    made = twins.rounded(run.base, both)
+    each_s, left_s = (time.monotonic() - begun_s) / max(1, len(both)), run.clock.left_s
+    speed = run.request.goal not in ("size", "memory") and not run.request.limits
+    if both and alone and speed and each_s > _QUICK * left_s and not run.task.drawn:
+        run.say(
+            "candidate",
+            f"weights alone are not rounded: each would take {each_s:.0f} of the {left_s:.0f} s left",
+        )
+        return made
+    return made | twins.rounded(run.base, alone)
+
+
+def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
+    """Return the ladder without its mild steps where time is short and even untrained networks hold the limit there."""
+    if not trains(run) or run.clock.budget_s is None or lessons.effort.shares == FINE:
+        return ladder
+    try:
+        with watched(max(0.0, run.clock.left_s / 2), run.request.max_memory, run.executor.processes):
+            known = lessons.survey(run, run.base)
+            lessons.whole = known.space
+            while len(ladder.shares) > 1 and _is_free(run, known, lessons, precisions, ladder.shares[0]):
+                share, *bolder = ladder.shares
+                run.say("candidate", f"{share:.0%} holds before any training: a bolder step comes first")
+                ladder = replace(ladder, shares=tuple(bolder), held=share)
+    except (Exceeded, TersorError):  # the step itself says what is wrong
+        lessons.proposed.clear()
+    return ladder
+
+
+def _is_free(run: Run, known: Survey, lessons: Lessons, precisions: tuple[str, ...], share: float) -> bool:
+    """Whether the best design for a share holds the limit well before it is trained; others are kept for their step."""
+    proposals = propose(run, known, lessons, precisions, share)
+    stitched = proposals[0].stitched
+    if stitched is not None and lost_by(run, stitched.model) <= _FREELY * run.margin:
+        return True
+    lessons.proposed[share] = proposals
+    return False
 
 
 def _mend(run: Run, lessons: Lessons, twins: Twins, made: dict[str, Candidate]) -> None:
@@ -170,10 +221,10 @@ def _step_down(
     )
 
     def build(blank: Candidate) -> Candidate:
-        known = survey(run, parent)
         if lessons.whole is None:
-            lessons.whole = known.space if parent is run.base else survey(run, run.base).space
-        proposals = propose(run, known, lessons, precisions, share)
+            lessons.whole = lessons.survey(run, run.base).space
+        known = lessons.survey(run, parent)
+        proposals = lessons.proposed.pop(share, ()) or propose(run, known, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
         chosen, epochs = _chosen(
             run,

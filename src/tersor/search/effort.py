@@ -24,6 +24,8 @@ _STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
 _STEPS = 160
 #: Samples of a training step, where there are enough for `_LEAST` steps in a pass.
 _BATCH, _LEAST = 128, 4
+#: A step that takes so many seconds is not timed again: what the first one takes besides is little of it.
+_SLOW_S = 1.0
 #: A candidate is trained for at most this many times the passes that it gets without a budget.
 _MOST = 16
 #: Part of a candidate's time that training may take; the rest exports, rounds and evaluates.
@@ -128,4 +130,6 @@ def _step_s(task: Task, arithmetic: Arithmetic) -> float:
         with torch.no_grad():
             arithmetic.output(task.model, batch.inputs)
         times.append(time.perf_counter() - start)
+        if times[-1] > _SLOW_S:
+            break
     return min(times)

@@ -4,15 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor, fx
 
 from tersor.errors import TersorError
 from tersor.graph.trace import named_tensors
 from tersor.loading.task import Task
 from tersor.planning.plan import Plan, Quantize
+from tersor.quantization.build import build as build_integers
+from tersor.quantization.build import names_of
 from tersor.quantization.insert import table_calls
 from tersor.quantization.model import QuantizedModel
-from tersor.quantization.quantize import quantize_module, sites
+from tersor.quantization.recipe import Recipe
 from tersor.quantization.schemes import KERNELS, schemes
 from tersor.quantization.tables import site_of_table
 from tersor.search.candidate import Candidate
@@ -66,10 +68,9 @@ def in_integers(run: Run, parent: Candidate, scheme: str, *, epochs: float = 0.0
 
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
-        inputs, samples = run.task.inputs, calibration_inputs(run.task)
-        plan = allowed_sites(run, parent.model, scheme)
-        codes = codes_for(run, scheme)
-        model = quantize_module(parent.model, inputs, samples, scheme=codes, plan=plan)
+        graph, samples = run.captures.of(parent.model, run.task.inputs), calibration_inputs(run.task)
+        plan = allowed_sites(run, graph, scheme)
+        model = build_integers(graph, samples, codes_for(run, scheme), plan, Recipe())
         trained, losses = restore(run, model, epochs, blank.name) if epochs else (model, ())
         return replace(twin_of(blank, parent, model, scheme), model=trained, losses=losses)
 
@@ -143,9 +144,9 @@ def _waiting(result: Callable[[], Twin]) -> Build:
     return lambda _: result().made
 
 
-def allowed_sites(run: Run, model: nn.Module, scheme: str) -> Plan | None:
-    """Return the sites that may be rounded; None, which stands for all, saves finding them twice."""
+def allowed_sites(run: Run, graph: fx.GraphModule, scheme: str) -> Plan | None:
+    """Return the sites of a captured network that may be rounded; None stands for all."""
     if not run.request.leave:
         return None
-    names = sites(model, run.task.inputs)
+    names = names_of(graph.graph)
     return Plan(tuple(Quantize(name, *BITS[scheme]) for name in names if not run.request.leaves_alone(name)))

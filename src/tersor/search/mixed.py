@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from tersor.errors import PlanError
 from tersor.planning.plan import Plan, Quantize
-from tersor.quantization.quantize import quantize_module
+from tersor.quantization.build import build as build_integers
+from tersor.quantization.recipe import Recipe
 from tersor.quantization.sensitivity import Cost, sensitivity
 from tersor.search.candidate import Candidate
 from tersor.search.integers import BITS, WORDS, allowed_sites, twin_of
@@ -38,12 +39,13 @@ def in_part(run: Run, parent: Candidate, scheme: str) -> Build:
     def build(blank: Candidate) -> Candidate:
         assert parent.model is not None
         samples, codes = calibration_inputs(run.task), codes_for(run, scheme)
-        plan = allowed_sites(run, parent.model, scheme)
-        whole = quantize_module(parent.model, run.task.inputs, samples, scheme=codes, plan=plan)
+        graph = run.captures.of(parent.model, run.task.inputs)
+        plan = allowed_sites(run, graph, scheme)
+        whole = build_integers(graph, samples, codes, plan, Recipe())
         costs = sensitivity(whole, samples)
         for count in _counts(len(costs)):
             rounded = Plan(tuple(Quantize(cost.site, *BITS[scheme]) for cost in costs[count:]))
-            model = quantize_module(parent.model, run.task.inputs, samples, scheme=codes, plan=rounded)
+            model = build_integers(graph, samples, codes, rounded, Recipe())
             if lost_by(run, model) <= _ENOUGH * run.margin:
                 steps = (*parent.steps, WORDS[scheme], _words(costs[:count]))
                 return replace(twin_of(blank, parent, model, scheme), steps=steps)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tersor.errors import MeasurementError
 from tersor.exporting.artefact import Artefact
 from tersor.measurement.measure import measure_all
 from tersor.planning.anatomy import Anatomy, Left
-from tersor.planning.cost_model import CostModel, Features, features, fit
+from tersor.planning.cost_model import CostModel, Features, features, fit, priced
 from tersor.planning.space import Design, Space
 from tersor.search.run import Run
 
@@ -59,11 +60,13 @@ class Prices:
     def on(self, space: Space, precision: str) -> Callable[[Design], float]:
         """Return the price of the designs of a space, each computed once."""
         known: dict[Design, float] = {}
+        whole = partial(self.of, space.anatomy, precision=precision)
+        of = priced(self.model or CostModel({}), space.anatomy, precision) if self.timed else whole
 
         def price(design: Design) -> float:
             design = space.effective(design)
             if design not in known:
-                known[design] = self.of(space.anatomy, space.left(design), precision)
+                known[design] = of(space.left(design))
             return known[design]
 
         return price

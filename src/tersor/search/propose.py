@@ -28,12 +28,13 @@ from tersor.planning.space import (
     weights_by,
 )
 from tersor.recovery.norms import reestimate_norms
+from tersor.search.candidate import Candidate
 from tersor.search.effort import FREE, Effort
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
 from tersor.search.prices import Prices
 from tersor.search.racing import Racing, racing_of
 from tersor.search.run import Run
-from tersor.search.shrink import Stitched, Survey, stitch
+from tersor.search.shrink import Stitched, Survey, stitch, survey
 
 #: Name of the design that does not look at harms.
 EVEN = "evenly"
@@ -90,6 +91,8 @@ class Lessons:
         effort: the schedule, with the time that training has taken so far.
         finalists: stitched models that get a short training.
         racing: the samples on which they are compared, with the original's answers; None before the first race.
+        surveyed: the network that was surveyed last, and what can be done to it; None before the first one.
+        proposed: what was proposed for a share before its step, so that it is not designed twice.
     """
 
     prices: Prices
@@ -99,6 +102,14 @@ class Lessons:
     effort: Effort = FREE
     finalists: int = 3
     racing: Racing | None = None
+    surveyed: tuple[str, Survey] | None = None
+    proposed: dict[float, tuple["Proposal", ...]] = field(default_factory=dict)
+
+    def survey(self, run: Run, parent: Candidate) -> Survey:
+        """Return what can be done to a network, looked at once while steps start from it."""
+        if self.surveyed is None or self.surveyed[0] != parent.name:
+            self.surveyed = parent.name, survey(run, parent)
+        return self.surveyed[1]
 
     def race(self, run: Run) -> Racing:
         """Return a race with nobody ahead yet; the original answers its samples once in a search."""

@@ -23,6 +23,7 @@ from tersor.quantization.hardware import Scheme, detect, scheme_for
 from tersor.recovery.arithmetic import PLAIN, Arithmetic
 from tersor.search.apart import opening_apart
 from tersor.search.candidate import Candidate
+from tersor.search.captures import Captures
 from tersor.search.clock import Clock
 from tersor.search.ending import Ending
 from tersor.search.events import Event, silent
@@ -77,6 +78,7 @@ class Run:
         executor: where the model work of candidates is done.
         arithmetic: how trainings of networks in floating point compute.
         target_because: how the target was chosen, in a sentence; empty where it was named.
+        captures: the graph that integer twins begin from.
     """
 
     task: Task
@@ -92,6 +94,7 @@ class Run:
     executor: Executor = field(default_factory=Local, repr=False)
     arithmetic: Arithmetic = PLAIN
     target_because: str = ""
+    captures: Captures = field(default_factory=Captures, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
         # What travels to a worker does its work there, and has nobody to tell.
