@@ -1,0 +1,99 @@
+"""What a descent leaves out where time is short."""
+
+import pickle
+import time
+from math import inf
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tersor.search import descend as descend_module
+from tersor.search.captures import Captures
+from tersor.search.descend import _first_twins, _without_free_steps
+from tersor.search.effort import FINE, MILD, Effort
+from tersor.search.executors import Local
+from tersor.search.ladder import Ladder
+from tersor.search.limits import Limits
+from tersor.search.prices import Prices
+from tersor.search.propose import Lessons
+
+MARGIN, NONE = 0.02, Limits()
+
+
+def run(left_s, goal="latency", limits=NONE, drawn=""):
+    return SimpleNamespace(
+        base=SimpleNamespace(name="original"),
+        clock=SimpleNamespace(left_s=left_s, budget_s=left_s),
+        request=SimpleNamespace(goal=goal, limits=limits, methods=("prune", "distill"), max_memory=inf),
+        task=SimpleNamespace(drawn=drawn, train=range(100)),
+        executor=Local(),
+        margin=MARGIN,
+        say=lambda *words: None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "tried"),
+    [
+        (run(0.2), 2),
+        (run(60.0), 4),
+        (run(inf), 4),
+        (run(0.2, goal="size"), 4),
+        (run(0.2, limits=Limits(size=1e6)), 4),
+        (run(0.2, drawn="random"), 4),
+    ],
+    ids=["short", "long", "endless", "for size", "with a limit", "without data"],
+)
+def test_weights_alone_are_rounded_where_that_is_quick_or_bytes_count(asked, tried):
+    def rounded(parent, schemes):
+        time.sleep(0.02 * len(schemes))
+        return dict.fromkeys(schemes, parent)
+
+    twins = SimpleNamespace(schemes=("dynamic", "static", "int8", "int4"), rounded=rounded)
+    assert tuple(_first_twins(asked, twins)) == twins.schemes[:tried]
+
+
+def ladder_after(monkeypatch, shares, lost):
+    """The ladder, and what is kept for its steps, where untrained networks lose so much at each share."""
+    proposals = lambda run, known, lessons, precisions, share: (
+        SimpleNamespace(stitched=SimpleNamespace(model=share)),
+    )
+    monkeypatch.setattr(descend_module, "propose", proposals)
+    monkeypatch.setattr(descend_module, "lost_by", lambda run, share: lost[share])
+    known = SimpleNamespace(space=None)
+    lessons = Lessons(Prices("latency"), effort=Effort(shares, 1.0, 1.0), surveyed=("original", known))
+    searched = run(60.0)
+    ladder = Ladder(shares, parent=searched.base, open_end=True)
+    return _without_free_steps(searched, ladder, lessons, ("float",)), lessons
+
+
+def test_steps_that_hold_before_training_are_skipped_and_the_next_is_not_designed_twice(monkeypatch):
+    ladder, lessons = ladder_after(monkeypatch, MILD, {0.7: 0.0, 0.5: 0.9 * MARGIN})
+    assert (ladder.held, ladder.shares) == (0.7, (0.5, 0.35))
+    assert list(lessons.proposed) == [0.5]
+    missed = ladder.after(SimpleNamespace(model=None), -1.0, counted=False)
+    assert missed.next_share() == pytest.approx(0.592)
+
+
+def test_the_boldest_planned_step_is_made_even_where_it_would_hold_untrained(monkeypatch):
+    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0))
+    assert ladder.shares == (0.35,)
+    assert not lessons.proposed
+
+
+def test_with_time_for_small_steps_none_is_skipped(monkeypatch):
+    ladder, lessons = ladder_after(monkeypatch, FINE, dict.fromkeys(FINE, 0.0))
+    assert ladder.shares == FINE
+    assert not lessons.proposed
+
+
+def test_a_network_is_captured_once_and_again_after_a_journey():
+    torch.manual_seed(0)
+    first, second, x = nn.Linear(4, 3).eval(), nn.Linear(4, 3).eval(), (torch.randn(2, 4),)
+    captures = Captures()
+    graph = captures.of(first, x)
+    assert captures.of(first, x) is graph
+    assert captures.of(second, x) is not graph
+    assert pickle.loads(pickle.dumps(captures)).last is None
