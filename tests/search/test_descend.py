@@ -11,8 +11,8 @@ from torch import nn
 
 from tersor.search import descend as descend_module
 from tersor.search.captures import Captures
-from tersor.search.descend import _first_twins, _without_free_steps
-from tersor.search.effort import FINE, MILD, Effort
+from tersor.search.descend import _first_twins, _without_free_step
+from tersor.search.effort import BOLD, FINE, MILD, Effort
 from tersor.search.executors import Local
 from tersor.search.ladder import Ladder
 from tersor.search.limits import Limits
@@ -66,21 +66,26 @@ def ladder_after(monkeypatch, shares, lost):
     lessons = Lessons(Prices("latency"), effort=Effort(shares, 1.0, 1.0), surveyed=("original", known))
     searched = run(60.0)
     ladder = Ladder(shares, parent=searched.base, open_end=True)
-    return _without_free_steps(searched, ladder, lessons, ("float",)), lessons
+    return _without_free_step(searched, ladder, lessons, ("float",)), lessons
 
 
-def test_steps_that_hold_before_training_are_skipped_and_the_next_is_not_designed_twice(monkeypatch):
-    ladder, lessons = ladder_after(monkeypatch, MILD, {0.7: 0.0, 0.5: 0.9 * MARGIN})
+def test_a_first_step_that_holds_before_training_is_skipped(monkeypatch):
+    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0))
     assert (ladder.held, ladder.shares) == (0.7, (0.5, 0.35))
-    assert list(lessons.proposed) == [0.5]
+    assert not lessons.proposed
     missed = ladder.after(SimpleNamespace(model=None), -1.0, counted=False)
     assert missed.next_share() == pytest.approx(0.592)
 
 
-def test_the_boldest_planned_step_is_made_even_where_it_would_hold_untrained(monkeypatch):
-    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0))
-    assert ladder.shares == (0.35,)
-    assert not lessons.proposed
+def test_one_that_does_not_is_made_and_not_designed_twice(monkeypatch):
+    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.9 * MARGIN))
+    assert (ladder.held, ladder.shares) == (1.0, MILD)
+    assert list(lessons.proposed) == [0.7]
+
+
+def test_the_only_step_is_made_even_where_it_would_hold_untrained(monkeypatch):
+    ladder, _ = ladder_after(monkeypatch, BOLD, dict.fromkeys(BOLD, 0.0))
+    assert ladder.shares == BOLD
 
 
 def test_with_time_for_small_steps_none_is_skipped(monkeypatch):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
@@ -23,7 +24,7 @@ from tersor.search.propose import READY, Lessons, Proposal, lost_by, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, Survey, learns_labels, restored, shrink, stitch
+from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shrink, stitch
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -65,7 +66,7 @@ def descend(run: Run, report: Report) -> None:
     lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
-    ladder = _without_free_steps(run, ladder, lessons, precisions)
+    ladder = _without_free_step(run, ladder, lessons, precisions)
     while (share := ladder.next_share()) is not None:
         if _out_of_time(run):
             return
@@ -101,31 +102,30 @@ def _first_twins(run: Run, twins: Twins) -> dict[str, Candidate]:
     return made | twins.rounded(run.base, alone)
 
 
-def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
-    """Return the ladder without its mild steps where time is short and even untrained networks hold the limit there."""
+def _without_free_step(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
+    """Return the ladder without its mildest step where time is short and even an untrained network holds the limit.
+
+    What is designed for a step that stays is kept for it: no design is made twice.
+    """
     if not trains(run) or run.clock.budget_s is None or lessons.effort.shares == FINE:
+        return ladder
+    share, *bolder = ladder.shares
+    if not bolder:
         return ladder
     try:
         with watched(max(0.0, run.clock.left_s / 2), run.request.max_memory, run.executor.processes):
             known = lessons.survey(run, run.base)
             lessons.whole = known.space
-            while len(ladder.shares) > 1 and _is_free(run, known, lessons, precisions, ladder.shares[0]):
-                share, *bolder = ladder.shares
-                run.say("candidate", f"{share:.0%} holds before any training: a bolder step comes first")
-                ladder = replace(ladder, shares=tuple(bolder), held=share)
+            proposals = propose(run, known, lessons, precisions, share)
+            stitched = proposals[0].stitched
+            lost = inf if stitched is None else lost_by(run, stitched.model)
     except (Exceeded, TersorError):  # the step itself says what is wrong
-        lessons.proposed.clear()
-    return ladder
-
-
-def _is_free(run: Run, known: Survey, lessons: Lessons, precisions: tuple[str, ...], share: float) -> bool:
-    """Whether the best design for a share holds the limit well before it is trained; others are kept for their step."""
-    proposals = propose(run, known, lessons, precisions, share)
-    stitched = proposals[0].stitched
-    if stitched is not None and lost_by(run, stitched.model) <= _FREELY * run.margin:
-        return True
-    lessons.proposed[share] = proposals
-    return False
+        return ladder
+    if lost > _FREELY * run.margin:
+        lessons.proposed[share] = proposals
+        return ladder
+    run.say("candidate", f"{1 - share:.0%} less holds before any training: a bolder step comes first")
+    return replace(ladder, shares=tuple(bolder), held=share)
 
 
 def _mend(run: Run, lessons: Lessons, twins: Twins, made: dict[str, Candidate]) -> None:
