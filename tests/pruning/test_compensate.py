@@ -10,6 +10,7 @@ from tersor.errors import ArgumentError, DataError, PlanError
 from tersor.graph.trace import trace
 from tersor.loading.task import Batch
 from tersor.planning.plan import Cut, Plan
+from tersor.pruning import compensate as compensate_module
 from tersor.pruning.compensate import compensate, refit
 from tersor.surgery.apply import apply
 
@@ -133,3 +134,19 @@ def test_bad_requests_are_refused():
         refit(model, model, given[2], Plan(), given[4])
     with pytest.raises(PlanError, match="not what the plan gives"):
         refit(model, model, given[2], given[3], given[4])
+
+
+def test_outputs_held_from_one_pass_are_those_of_a_pass_each_even_where_activations_write_over_them(
+    monkeypatch,
+):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 7), nn.ReLU(inplace=True), nn.Linear(7, 4)
+    )
+    given = prepared(model, data(50, 6), {"0": (0, 1, 4), "2": (1, 2, 5)})
+    held = refit(*given)
+    monkeypatch.setattr(compensate_module, "_HELD", 0)
+    alone = refit(*given)
+    assert held.keys() == alone.keys() == {"2.weight", "2.bias", "4.weight", "4.bias"}
+    for name, value in held.items():
+        torch.testing.assert_close(value, alone[name])

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from tersor.pruning.least_squares import least_squares
 
 #: Rows of one batch that enter a fit; more add time and next to no information.
 _ROWS = 4096
+#: Bytes of the original's outputs that are held, so that it runs once for all layers.
+_HELD = 2**28
 
 
 def compensate(
@@ -102,10 +105,12 @@ def refit(
     teacher, student = copy.deepcopy(original).eval(), copy.deepcopy(pruned).eval()
     removed = graph.removed({cut.group: cut.keep for cut in plan.of(Cut)})
     held, changed = tensors(student), dict[str, Tensor]()
-    for reader in _readers(teacher, batches[0].inputs, graph, removed):
+    readers = _readers(teacher, batches[0].inputs, graph, removed)
+    wanted = _targets(teacher, readers, batches)
+    for reader in readers:
         weight = held[reader.use.parameter]
         _check_shape(reader.use.parameter, weight, graph, removed)
-        moments = _moments(teacher, student, reader, batches)
+        moments = _moments(wanted(reader), student, reader, batches)
         matrix, bias = moments.fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
         new = {reader.use.parameter: reader.tensor(matrix, weight)}
         if reader.use.bias:
@@ -202,16 +207,48 @@ class _Moments:
         return fitted, self.mean_outputs - self.mean_inputs @ fitted
 
 
-def _moments(teacher: nn.Module, student: nn.Module, reader: _Reader, batches: Iterable[Batch]) -> _Moments:
+#: What a reader wrote in the original on each batch, each time that it ran.
+_Written: TypeAlias = list[list[Tensor]]
+
+
+def _targets(
+    teacher: nn.Module, readers: Sequence[_Reader], batches: Sequence[Batch]
+) -> Callable[[_Reader], _Written]:
+    """Return what gives the outputs of a reader in the original: held from one pass for all where there is room."""
+    first = _outputs(teacher, readers, batches[0].inputs)
+    held = sum(y.nelement() * y.element_size() for ys in first.values() for y in ys) * len(batches)
+    if held > _HELD:
+        return lambda reader: [
+            _outputs(teacher, (reader,), batch.inputs)[reader.use.parameter] for batch in batches
+        ]
+    seen = [first, *(_outputs(teacher, readers, batch.inputs) for batch in batches[1:])]
+    return lambda reader: [found[reader.use.parameter] for found in seen]
+
+
+def _outputs(model: nn.Module, readers: Sequence[_Reader], inputs: Inputs) -> dict[str, list[Tensor]]:
+    """Return what readers write: of the outputs that stay, the rows that enter a fit."""
+    stay = {reader.use.parameter: reader.outputs for reader in readers}
+
+    def pick(use: Use) -> Callable[[], Tensor] | None:
+        make = use.outputs
+        # Copied at once: an activation in place may write over it.
+        return make and (lambda: (y := _rows(make()))[:, stay[use.parameter].to(y.device)].float())
+
+    return _seen(model, readers, inputs, pick)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Return every n-th row, the same ones of inputs and outputs."""
+    return values[:: -(-len(values) // _ROWS)]
+
+
+def _moments(written: _Written, student: nn.Module, reader: _Reader, batches: Iterable[Batch]) -> _Moments:
     totals: list[Tensor] | None = None
     rows = 0
-    for batch in batches:
-        targets = _seen(teacher, reader, batch.inputs, lambda use: use.outputs)
-        inputs = _seen(student, reader, batch.inputs, lambda use: use.inputs)
+    for batch, targets in zip(batches, written, strict=True):
+        inputs = _seen(student, (reader,), batch.inputs, lambda use: use.inputs)[reader.use.parameter]
         for x, y in zip(inputs, targets, strict=True):
-            # Every n-th row, the same ones on both sides.
-            step = -(-len(x) // _ROWS)
-            x, y = x[::step].float(), y[::step].float()[:, reader.outputs.to(y.device)]
+            x = _rows(x).float()
             new = [part.double() for part in (x.T @ x, x.T @ y, x.sum(0), y.sum(0))]
             totals = new if totals is None else [a + b for a, b in zip(totals, new, strict=True)]
             rows += len(x)
@@ -224,16 +261,21 @@ class _Enough(Exception):
 
 
 def _seen(
-    model: nn.Module, reader: _Reader, inputs: Inputs, pick: Callable[[Use], Callable[[], Tensor] | None]
-) -> list[Tensor]:
-    known, found = stored(model), list[Tensor]()
+    model: nn.Module,
+    readers: Sequence[_Reader],
+    inputs: Inputs,
+    pick: Callable[[Use], Callable[[], Tensor] | None],
+) -> dict[str, list[Tensor]]:
+    """Return what is picked of each run of some readers, by parameter, from a pass up to the last of them."""
+    known, times = stored(model), sum(reader.times for reader in readers)
+    found: dict[str, list[Tensor]] = {reader.use.parameter: [] for reader in readers}
 
     def visit(operation: Operation) -> None:
         use = use_of(operation, known)
-        make = pick(use) if use is not None and use.parameter == reader.use.parameter else None
-        if make is not None:
-            found.append(make())
-        if len(found) == reader.times:
+        make = pick(use) if use is not None and use.parameter in found else None
+        if make is not None and use is not None:
+            found[use.parameter].append(make())
+        if sum(map(len, found.values())) == times:
             raise _Enough
 
     with suppress(_Enough):
