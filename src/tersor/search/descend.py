@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 
-from tersor.errors import TersorError
 from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left, anatomy
@@ -119,7 +118,7 @@ def _without_free_step(run: Run, ladder: Ladder, lessons: Lessons, precisions: t
             proposals = propose(run, known, lessons, precisions, share)
             stitched = proposals[0].stitched
             lost = inf if stitched is None else lost_by(run, stitched.model)
-    except (Exceeded, TersorError):  # the step itself says what is wrong
+    except (Exceeded, Exception):  # whatever it is, the step itself says it
         return ladder
     if lost > _FREELY * run.margin:
         lessons.proposed[share] = proposals

@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs, Recounted, Resampled, Statistic
+from tersor.certification.evidence.outcomes import Evidence, Outcomes, Pairs, Resampled, Statistic
 from tersor.errors import DataError
+from tersor.loading.recount import Recount
 
 #: Groups of the jackknife; more change the acceleration little and cost an evaluation each.
 _GROUPS = 200
@@ -42,7 +43,7 @@ def resample(drop: Statistic, n: int, *, draws: int = 10_000, seed: int = 0) -> 
     return resample_counts(drops, n, draws=draws, seed=seed)
 
 
-def resample_counts(drops: Recounted, n: int, *, draws: int = 10_000, seed: int = 0) -> Resampled:
+def resample_counts(drops: Recount, n: int, *, draws: int = 10_000, seed: int = 0) -> Resampled:
     """Do as `resample` with the drops on many draws at once, told from how often each sample is in a draw.
 
     Args:
@@ -74,7 +75,7 @@ def resample_counts(drops: Recounted, n: int, *, draws: int = 10_000, seed: int 
     return Resampled(float(drops(np.ones((1, n)))[0]), replicates, jackknife, n)
 
 
-def _at_once(drops: Recounted, counts: Iterator[np.ndarray], n: int) -> np.ndarray:
+def _at_once(drops: Recount, counts: Iterator[np.ndarray], n: int) -> np.ndarray:
     """Return the drops on all draws, of which so many are held at a time as fit."""
     held = max(1, _HELD // n)
     return np.concatenate([drops(np.array(some, np.float64)) for some in _batched(counts, held)])

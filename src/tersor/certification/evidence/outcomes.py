@@ -178,4 +178,3 @@ def count_evidence(pairs: Pairs, p: float) -> Evidence:
 
 
 Statistic: TypeAlias = Callable[[Int[np.ndarray, " drawn"]], float]
-Recounted: TypeAlias = Callable[[Float[np.ndarray, "draws samples"]], Float[np.ndarray, " draws"]]
