@@ -79,7 +79,7 @@ def collect(
     if wanted & _INPUT_FIELDS:
         _add_inputs(copied, found, parts, batches, "gram" in wanted)
     if wanted & _GRADIENT_FIELDS:
-        _add_gradients(copied, found, parts, batches, loss)
+        _add_gradients(copied, found, parts, batches, loss, squared="curvature" in wanted)
     sizes = {group.name: group.size for group in groups}
     return {name: Evidence(name, sizes[name], tuple(parts[name]), wanted, kinds[name]) for name in found}
 
@@ -159,27 +159,37 @@ def _add_gradients(
     parts: Mapping[str, list[Part]],
     batches: Sequence[Batch],
     loss: Loss | None,
+    *,
+    squared: bool,
 ) -> None:
-    leaves = {name: tensor for name, tensor in stored(model).values() if tensor.requires_grad}
+    held = {name: tensor for name, tensor in stored(model).values() if tensor.requires_grad}
     places = [
         (name, index, layout)
         for name, members in found.items()
         for index, layout in enumerate(members)
-        if layout.parameter in leaves and (layout.role == "reads" or not _is_read(members))
+        if layout.parameter in held and (layout.role == "reads" or not _is_read(members))
     ]
+    leaves = {layout.parameter: held[layout.parameter] for _, _, layout in places}
+    if not leaves:
+        return
     effects: list[list[Tensor]] = [[] for _ in places]
-    squares: list[Tensor] = [
-        torch.zeros(layout.size, device=leaves[layout.parameter].device) for _, _, layout in places
-    ]
+    squares: list[list[Tensor]] = [[] for _ in places]
     for gradients in _sample_gradients(model, leaves, batches, loss):
+        products = {name: _wide(leaf.detach() * gradients[name]) for name, leaf in leaves.items()}
         for index, (_, _, layout) in enumerate(places):
-            products = layout.rows(leaves[layout.parameter].detach() * gradients[layout.parameter])
-            effects[index].append(products.sum(1))
-            squares[index] = squares[index] + products.square().sum(1)
+            effects[index].append(layout.totals(products[layout.parameter]))
+            if squared:
+                squares[index].append(layout.totals(products[layout.parameter].square()))
     for (name, index, _), effect, square in zip(places, effects, squares, strict=True):
         parts[name][index] = replace(
-            parts[name][index], saliency=torch.stack(effect), curvature=square / max(len(effect), 1)
+            parts[name][index],
+            saliency=torch.stack(effect),
+            curvature=torch.stack(square).mean(0) if square else None,
         )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _is_read(members: Sequence[Layout]) -> bool:

@@ -45,6 +45,13 @@ class Layout:
         matrix = tensor.detach().permute(self.axes).reshape(leading, -1)[self.order.to(tensor.device)]
         return matrix.reshape(self.size, -1).to(torch.promote_types(tensor.dtype, torch.float32))
 
+    def totals(self, tensor: Tensor) -> Float[Tensor, "units"]:
+        """Return the sum over the entries of each unit: that of `rows`, without moving the tensor."""
+        rest = tuple(range(self.leading, len(self.axes)))
+        permuted = tensor.detach().permute(self.axes)
+        leading = (permuted.sum(rest) if rest else permuted).flatten()
+        return leading[self.order.to(tensor.device)].reshape(self.size, -1).sum(1)
+
     def features(self, matrix: Float[Tensor, "all all"]) -> Float[Tensor, "features features"]:
         """Return the rows and columns of a matrix of all features that belong to a unit, sorted by unit."""
         order = self.order.to(matrix.device)

@@ -101,14 +101,14 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 
 class _Watch(TorchDispatchMode):
-    def __init__(self, visit: Callable[[Operation], None]) -> None:
+    def __init__(self, visit: Callable[[Operation], object]) -> None:
         super().__init__()
         self._visit = visit
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        self._visit(Operation(func, args, kwargs or {}, output))
-        return output
+        instead = self._visit(Operation(func, args, kwargs or {}, output))
+        return output if instead is None else instead
 
 
 @contextmanager
@@ -122,8 +122,11 @@ def _open_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def watch(model: nn.Module, inputs: Inputs, visit: Callable[[Operation], None]) -> Any:
-    """Run `model` on its device without gradients, show every operation to `visit`, and return the outputs."""
+def watch(model: nn.Module, inputs: Inputs, visit: Callable[[Operation], object]) -> Any:
+    """Run `model` on its device without gradients, show every operation to `visit`, and return the outputs.
+
+    What `visit` returns takes the place of what the operation gave, unless it is None.
+    """
     moved = on_device_of(model, inputs)
     with torch.no_grad(), _open_attention(), _Watch(visit):
         return call(model, moved)

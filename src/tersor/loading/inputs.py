@@ -4,7 +4,7 @@
 first axis of every tensor in it is the batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -99,6 +99,24 @@ def batch_size(inputs: Inputs) -> int:
 def example(inputs: Inputs, size: int) -> Inputs:
     """Return the first `size` samples of `inputs`, as tensors that own their memory."""
     return map_tensors(lambda t: t[:size].clone(), inputs)
+
+
+def joined(parts: Sequence[Inputs]) -> Inputs | None:
+    """Return several inputs as one batch; None where their samples differ in shape.
+
+    Example:
+        >>> joined([(torch.zeros(2, 3),), (torch.ones(1, 3),)])[0].shape
+        torch.Size([3, 3])
+    """
+    rows = [tuple(part.values()) if isinstance(part, dict) else part for part in parts]
+    shapes = {tuple(v.shape[1:] if isinstance(v, Tensor) else None for v in row) for row in rows}
+    if len(shapes) > 1:
+        return None
+    whole = [
+        torch.cat(column) if isinstance(column[0], Tensor) else column[0]
+        for column in zip(*rows, strict=True)
+    ]
+    return dict(zip(parts[0], whole, strict=True)) if isinstance(parts[0], dict) else tuple(whole)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,10 +1,10 @@
 """Let the weights that stay take over the work of those that went: least squares, layer by layer."""
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -13,18 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tersor._check import positive
-from tersor.analysis.uses import Operation, Use, stored, tensors, use_of, uses, watch
+from tersor.analysis.uses import Operation, stored, tensors, use_of, watch
 from tersor.errors import DataError, PlanError
 from tersor.graph.structure import Graph
-from tersor.loading.inputs import Inputs
+from tersor.loading.inputs import joined
 from tersor.loading.task import Batch
 from tersor.planning.plan import Cut, Plan
 from tersor.pruning.least_squares import least_squares
+from tersor.pruning.readers import ROWS, Enough, Reader, Samples, kept, readers_of, room
 
-#: Rows of one batch that enter a fit; more add time and next to no information.
-_ROWS = 4096
-#: Bytes of the original's outputs that are held, so that it runs once for all layers.
-_HELD = 2**28
+#: Fits a reader to what it read and should write.
+_Repair: TypeAlias = Callable[[Reader, Sequence[Tensor], Sequence[Tensor]], dict[str, Tensor]]
 
 
 def compensate(
@@ -104,88 +103,90 @@ def refit(
         raise DataError("There is no calibration batch to refit on. Pass at least one.")
     teacher, student = copy.deepcopy(original).eval(), copy.deepcopy(pruned).eval()
     removed = graph.removed({cut.group: cut.keep for cut in plan.of(Cut)})
-    held, changed = tensors(student), dict[str, Tensor]()
-    readers = _readers(teacher, batches[0].inputs, graph, removed)
-    wanted = _targets(teacher, readers, batches)
+    held = tensors(student)
+    readers = readers_of(teacher, batches[0].inputs, graph, removed)
     for reader in readers:
-        weight = held[reader.use.parameter]
-        _check_shape(reader.use.parameter, weight, graph, removed)
-        moments = _moments(wanted(reader), student, reader, batches)
-        matrix, bias = moments.fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
-        new = {reader.use.parameter: reader.tensor(matrix, weight)}
-        if reader.use.bias:
-            new[reader.use.bias] = bias.to(weight)
-        with torch.no_grad():
-            for name, value in new.items():
-                held[name].copy_(value)
-        changed |= new
+        _check_shape(reader.use.parameter, held[reader.use.parameter], graph, removed)
+    chunks, together = room(teacher, readers, held, batches)
+    parts = [batch.inputs for batch in batches]
+    whole = joined(parts) if together else None
+    samples = Samples(parts, ROWS) if whole is None else Samples([whole], ROWS * len(parts))
+    run = _one_by_one if whole is None else _in_passing
+    repair = partial(_repair, held=held, damping=damping)
+    changed: dict[str, Tensor] = {}
+    for chunk in chunks:
+        changed |= run(student, chunk, samples, samples.written(teacher, chunk), repair)
+    return changed
+
+
+def _repair(
+    reader: Reader,
+    read: Sequence[Tensor],
+    written: Sequence[Tensor],
+    *,
+    held: dict[str, Tensor],
+    damping: float,
+) -> dict[str, Tensor]:
+    """Fit a reader to what it read and should write, put the values in, and return them."""
+    weight = held[reader.use.parameter]
+    matrix, bias = _moments(read, written).fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
+    new = {reader.use.parameter: reader.tensor(matrix, weight)}
+    if reader.use.bias:
+        new[reader.use.bias] = bias.to(weight)
+    with torch.no_grad():
+        for name, value in new.items():
+            held[name].copy_(value)
+    return new
+
+
+def _one_by_one(
+    student: nn.Module,
+    readers: Sequence[Reader],
+    samples: Samples,
+    written: Mapping[str, Sequence[Tensor]],
+    repair: _Repair,
+) -> dict[str, Tensor]:
+    """Repair each reader after passes up to it: what was repaired before changes what it reads."""
+    changed: dict[str, Tensor] = {}
+    for reader in readers:
+        changed |= repair(reader, samples.read(student, reader), written[reader.use.parameter])
+    return changed
+
+
+def _in_passing(
+    student: nn.Module,
+    readers: Sequence[Reader],
+    samples: Samples,
+    written: Mapping[str, Sequence[Tensor]],
+    repair: _Repair,
+) -> dict[str, Tensor]:
+    """Repair readers in one pass of all samples: each before it runs, on what the repaired ones gave it."""
+    (inputs,) = samples.parts
+    known, waiting = stored(student), {reader.use.parameter: reader for reader in readers}
+    changed: dict[str, Tensor] = {}
+
+    def visit(operation: Operation) -> object:
+        use = use_of(operation, known)
+        if use is None or use.inputs is None or use.parameter not in waiting:
+            return None
+        reader, read = waiting.pop(use.parameter), samples.rows(use.inputs())
+        changed.update(repair(reader, [read], written[use.parameter]))
+        if not waiting:
+            raise Enough
+        return operation.function(*operation.args, **operation.kwargs)
+
+    with suppress(Enough):
+        watch(student, inputs, visit)
     return changed
 
 
 def _check_shape(name: str, weight: Tensor, graph: Graph, removed: np.ndarray) -> None:
-    left = tuple(int(_kept(graph, name, axis, removed).sum()) for axis in range(weight.dim()))
+    left = tuple(int(kept(graph, name, axis, removed).sum()) for axis in range(weight.dim()))
     if tuple(weight.shape) != left:
         raise PlanError(
             f"`pruned` is not what the plan gives: {name!r} has the shape {tuple(weight.shape)}, and the cuts leave "
             f"{left}. Pass the plan that was applied, and its model before any other edit."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """A parameter that reads units which went, which of its outputs stay, and how often it runs."""
-
-    use: Use
-    outputs: Tensor
-    times: int
-
-    def matrix(self, weight: Tensor) -> Float[Tensor, "features outputs"]:
-        """Return a weight as the matrix that features are multiplied by."""
-        features = math.prod(weight.shape[axis] for axis in self.use.reads)
-        return weight.detach().permute(self.use.reads + self.use.writes).reshape(features, -1)
-
-    def tensor(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """Return a matrix in the shape and type of `weight`: the inverse of `matrix`."""
-        axes = self.use.reads + self.use.writes
-        back = [axes.index(axis) for axis in range(len(axes))]
-        return matrix.reshape([weight.shape[axis] for axis in axes]).permute(back).to(weight).contiguous()
-
-
-def _readers(model: nn.Module, inputs: Inputs, graph: Graph, removed: np.ndarray) -> tuple[_Reader, ...]:
-    """Return the contractions with fewer inputs than before, in the order of execution, each parameter once.
-
-    Raises:
-        PlanError: if there is none.
-    """
-    seen = uses(model, inputs)
-    fit = {use.parameter: use for use in reversed(seen) if use.inputs is not None}
-    # A tied embedding is looked up as well: a refit of the one use would break the other.
-    other = {use.parameter for use in seen if use.inputs is None}
-    kept = lambda use, axes: [_kept(graph, use.parameter, axis, removed) for axis in axes]
-    found = tuple(
-        _Reader(
-            replace(use, inputs=None, outputs=None),
-            torch.from_numpy(_grid(kept(use, use.writes))),
-            sum(other.parameter == use.parameter for other in seen),
-        )
-        for use in reversed(fit.values())
-        if use.parameter not in other and not all(stays.all() for stays in kept(use, use.reads))
-    )
-    if not found:
-        raise PlanError("The plan takes no input away from any layer, so there is nothing to refit.")
-    return found
-
-
-def _kept(graph: Graph, name: str, axis: int, removed: np.ndarray) -> np.ndarray:
-    return graph.extents[name, axis].kept(removed)
-
-
-def _grid(stays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return which entries of the flattened product of axes stay."""
-    whole = np.ones((1,), bool)
-    for axis in stays:
-        whole = np.logical_and.outer(whole, axis).ravel()
-    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,77 +208,14 @@ class _Moments:
         return fitted, self.mean_outputs - self.mean_inputs @ fitted
 
 
-#: What a reader wrote in the original on each batch, each time that it ran.
-_Written: TypeAlias = list[list[Tensor]]
-
-
-def _targets(
-    teacher: nn.Module, readers: Sequence[_Reader], batches: Sequence[Batch]
-) -> Callable[[_Reader], _Written]:
-    """Return what gives the outputs of a reader in the original: held from one pass for all where there is room."""
-    first = _outputs(teacher, readers, batches[0].inputs)
-    held = sum(y.nelement() * y.element_size() for ys in first.values() for y in ys) * len(batches)
-    if held > _HELD:
-        return lambda reader: [
-            _outputs(teacher, (reader,), batch.inputs)[reader.use.parameter] for batch in batches
-        ]
-    seen = [first, *(_outputs(teacher, readers, batch.inputs) for batch in batches[1:])]
-    return lambda reader: [found[reader.use.parameter] for found in seen]
-
-
-def _outputs(model: nn.Module, readers: Sequence[_Reader], inputs: Inputs) -> dict[str, list[Tensor]]:
-    """Return what readers write: of the outputs that stay, the rows that enter a fit."""
-    stay = {reader.use.parameter: reader.outputs for reader in readers}
-
-    def pick(use: Use) -> Callable[[], Tensor] | None:
-        make = use.outputs
-        # Copied at once: an activation in place may write over it.
-        return make and (lambda: (y := _rows(make()))[:, stay[use.parameter].to(y.device)].float())
-
-    return _seen(model, readers, inputs, pick)
-
-
-def _rows(values: Tensor) -> Tensor:
-    """Return every n-th row, the same ones of inputs and outputs."""
-    return values[:: -(-len(values) // _ROWS)]
-
-
-def _moments(written: _Written, student: nn.Module, reader: _Reader, batches: Iterable[Batch]) -> _Moments:
+def _moments(read: Sequence[Tensor], written: Sequence[Tensor]) -> _Moments:
     totals: list[Tensor] | None = None
     rows = 0
-    for batch, targets in zip(batches, written, strict=True):
-        inputs = _seen(student, (reader,), batch.inputs, lambda use: use.inputs)[reader.use.parameter]
-        for x, y in zip(inputs, targets, strict=True):
-            x = _rows(x).float()
+    for inputs, outputs in zip(read, written, strict=True):
+        for x, y in zip(inputs.split(ROWS), outputs.split(ROWS), strict=True):
+            x = x.float()
             new = [part.double() for part in (x.T @ x, x.T @ y, x.sum(0), y.sum(0))]
             totals = new if totals is None else [a + b for a, b in zip(totals, new, strict=True)]
             rows += len(x)
     assert totals is not None
     return _Moments(*(total / rows for total in totals))
-
-
-class _Enough(Exception):
-    """Ends a forward pass once everything wanted of it was seen."""
-
-
-def _seen(
-    model: nn.Module,
-    readers: Sequence[_Reader],
-    inputs: Inputs,
-    pick: Callable[[Use], Callable[[], Tensor] | None],
-) -> dict[str, list[Tensor]]:
-    """Return what is picked of each run of some readers, by parameter, from a pass up to the last of them."""
-    known, times = stored(model), sum(reader.times for reader in readers)
-    found: dict[str, list[Tensor]] = {reader.use.parameter: [] for reader in readers}
-
-    def visit(operation: Operation) -> None:
-        use = use_of(operation, known)
-        make = pick(use) if use is not None and use.parameter in found else None
-        if make is not None and use is not None:
-            found[use.parameter].append(make())
-        if sum(map(len, found.values())) == times:
-            raise _Enough
-
-    with suppress(_Enough):
-        watch(model, inputs, visit)
-    return found
