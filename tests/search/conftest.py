@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tersor.cli.digits import Perceptron, split_digits
-from tersor.search import effort
+from tersor.search import answer, baseline, effort, ending
 from tersor.search.optimize import optimize
 
 
@@ -22,6 +22,17 @@ def trained_perceptron(samples, hidden=96):
             nn.functional.cross_entropy(network(images[index]), labels[index]).backward()
             optimizer.step()
     return network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_measurements():
+    """Let searches measure briefly: what they decide is tested here, and not how finely they tell speeds apart."""
+    _, brief, quick, quickest = ending.PACES
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (answer, ending):
+            patch.setattr(module, "PACES", (brief, brief, quick, quickest))
+        patch.setattr(baseline, "PACES", (quick, quick, quick, quickest))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from torch import nn
 
 from tersor.search import descend as descend_module
 from tersor.search.captures import Captures
-from tersor.search.descend import _first_twins, _without_free_step
+from tersor.search.descend import _first_twins, _without_free_steps
 from tersor.search.effort import BOLD, FINE, MILD, Effort
 from tersor.search.executors import Local
 from tersor.search.ladder import Ladder
@@ -56,42 +56,35 @@ def test_weights_alone_are_rounded_where_that_is_quick_or_bytes_count(asked, tri
 
 
 def ladder_after(monkeypatch, shares, lost):
-    """The ladder, and what is kept for its steps, where untrained networks lose so much at each share."""
-    proposals = lambda run, known, lessons, precisions, share: (
-        SimpleNamespace(stitched=SimpleNamespace(model=share)),
-    )
-    monkeypatch.setattr(descend_module, "propose", proposals)
-    monkeypatch.setattr(descend_module, "lost_by", lambda run, share: lost[share])
+    """The ladder where untrained networks lose so much at each share; a fault where nothing is said of it."""
+    monkeypatch.setattr(descend_module, "glimpse", lambda run, known, lessons, precisions, share: lost[share])
     known = SimpleNamespace(space=None)
     lessons = Lessons(Prices("latency"), effort=Effort(shares, 1.0, 1.0), surveyed=("original", known))
     searched = run(60.0)
     ladder = Ladder(shares, parent=searched.base, open_end=True)
-    return _without_free_step(searched, ladder, lessons, ("float",)), lessons
+    return _without_free_steps(searched, ladder, lessons, ("float",))
 
 
-def test_a_first_step_that_holds_before_training_is_skipped(monkeypatch):
-    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0))
+def test_first_steps_that_hold_before_training_are_skipped(monkeypatch):
+    ladder = ladder_after(monkeypatch, MILD, {0.7: 0.0, 0.5: 1.1 * MARGIN})
     assert (ladder.held, ladder.shares) == (0.7, (0.5, 0.35))
-    assert not lessons.proposed
     missed = ladder.after(SimpleNamespace(model=None), -1.0, counted=False)
     assert missed.next_share() == pytest.approx(0.592)
+    assert ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0)).shares == (0.35,)
 
 
-def test_one_that_does_not_is_made_and_not_designed_twice(monkeypatch):
-    ladder, lessons = ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.9 * MARGIN))
+@pytest.mark.parametrize("lost", [{0.7: 1.1 * MARGIN}, {}], ids=["that misses", "that cannot be looked at"])
+def test_a_first_step_is_made(monkeypatch, lost):
+    ladder = ladder_after(monkeypatch, MILD, lost)
     assert (ladder.held, ladder.shares) == (1.0, MILD)
-    assert list(lessons.proposed) == [0.7]
 
 
 def test_the_only_step_is_made_even_where_it_would_hold_untrained(monkeypatch):
-    ladder, _ = ladder_after(monkeypatch, BOLD, dict.fromkeys(BOLD, 0.0))
-    assert ladder.shares == BOLD
+    assert ladder_after(monkeypatch, BOLD, dict.fromkeys(BOLD, 0.0)).shares == BOLD
 
 
 def test_with_time_for_small_steps_none_is_skipped(monkeypatch):
-    ladder, lessons = ladder_after(monkeypatch, FINE, dict.fromkeys(FINE, 0.0))
-    assert ladder.shares == FINE
-    assert not lessons.proposed
+    assert ladder_after(monkeypatch, FINE, dict.fromkeys(FINE, 0.0)).shares == FINE
 
 
 def test_a_network_is_captured_once_and_again_after_a_journey():

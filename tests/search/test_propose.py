@@ -189,12 +189,12 @@ def test_with_a_budget_a_short_training_decides_and_its_agreement_is_told(run, k
 
 def test_a_hopeless_model_is_given_up_before_a_short_training_only(run):
     timed = SimpleNamespace(**{**vars(run), "clock": Clock(600.0)})
-    bad = nn.Sequential(nn.Linear(16, 4))
+    bad, lessons = nn.Sequential(nn.Linear(16, 4)), Lessons(Prices("size"))
     with pytest.raises(TooBold, match="milder"):
-        refuse_hopeless(timed, bad, 1.0)
-    refuse_hopeless(timed, bad, 100 * batch_of(run.task) / len(run.task.train))
-    refuse_hopeless(run, bad, 1.0)
-    refuse_hopeless(timed, run.task.model, 1.0)
+        refuse_hopeless(timed, lessons, bad, 1.0)
+    refuse_hopeless(timed, lessons, bad, 100 * batch_of(run.task) / len(run.task.train))
+    refuse_hopeless(run, lessons, bad, 1.0)
+    refuse_hopeless(timed, lessons, run.task.model, 1.0)
 
 
 def test_scores_of_an_empty_choice_are_empty(run):

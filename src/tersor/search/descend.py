@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import inf
 
 from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import trace
@@ -19,7 +18,7 @@ from tersor.search.integers import BITS, schemes_for
 from tersor.search.ladder import Ladder
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
-from tersor.search.propose import READY, Lessons, Proposal, lost_by, propose
+from tersor.search.propose import READY, Lessons, Proposal, glimpse, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
@@ -29,9 +28,9 @@ from tersor.search.twins import Report, Twins
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
 _POLISH = 0.25
 #: Twins of weights alone are made where each takes at most this part of the time left.
-_QUICK = 0.05
+_QUICK = 0.03
 #: A stitched model that loses at most this part of the margin is a step that needs no training.
-_FREELY = 0.5
+_FREELY = 1.0
 #: A twin whose predicted price is over this many times that of its network is not made.
 _MAYBE = 1.03
 #: Schemes whose prices are this near to the best are tried too, where there are so many seconds: a glance may err.
@@ -40,7 +39,7 @@ _NEAR, _ROOMY_S = 1.1, 300.0
 _MISSED = -1.0
 #: A network that lies so many standard errors inside the limit is likely to be certified.
 _LIKELY = 2.0
-#: Part of the time left that goes to training on at the end, and the fewest steps that are worth it.
+#: Part of the time left that goes to training on at the end, and the fewest steps that are worth a training.
 _REST, _LEAST_STEPS = 1.1, 100
 
 
@@ -65,7 +64,7 @@ def descend(run: Run, report: Report) -> None:
     lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
-    ladder = _without_free_step(run, ladder, lessons, precisions)
+    ladder = _without_free_steps(run, ladder, lessons, precisions)
     while (share := ladder.next_share()) is not None:
         if _out_of_time(run):
             return
@@ -101,30 +100,24 @@ def _first_twins(run: Run, twins: Twins) -> dict[str, Candidate]:
     return made | twins.rounded(run.base, alone)
 
 
-def _without_free_step(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
-    """Return the ladder without its mildest step where time is short and even an untrained network holds the limit.
-
-    What is designed for a step that stays is kept for it: no design is made twice.
-    """
+def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
+    """Return the ladder without its mildest steps where time is short and even untrained networks hold the limit."""
     if not trains(run) or run.clock.budget_s is None or lessons.effort.shares == FINE:
         return ladder
-    share, *bolder = ladder.shares
-    if not bolder:
-        return ladder
-    try:
-        with watched(max(0.0, run.clock.left_s / 2), run.request.max_memory, run.executor.processes):
-            known = lessons.survey(run, run.base)
-            lessons.whole = known.space
-            proposals = propose(run, known, lessons, precisions, share)
-            stitched = proposals[0].stitched
-            lost = inf if stitched is None else lost_by(run, stitched.model)
-    except (Exceeded, Exception):  # whatever it is, the step itself says it
-        return ladder
-    if lost > _FREELY * run.margin:
-        lessons.proposed[share] = proposals
-        return ladder
-    run.say("candidate", f"{1 - share:.0%} less holds before any training: a bolder step comes first")
-    return replace(ladder, shares=tuple(bolder), held=share)
+    while len(ladder.shares) > 1:
+        share, *bolder = ladder.shares
+        try:
+            with watched(max(0.0, run.clock.left_s / 2), run.request.max_memory, run.executor.processes):
+                known = lessons.survey(run, run.base)
+                lessons.whole = known.space
+                lost = glimpse(run, known, lessons, precisions, share)
+        except (Exceeded, Exception):  # whatever it is, the step itself says it
+            return ladder
+        if lost > _FREELY * run.margin:
+            return ladder
+        run.say("candidate", f"{1 - share:.0%} less holds before any training: a bolder step comes first")
+        ladder = replace(ladder, shares=tuple(bolder), held=share)
+    return ladder
 
 
 def _mend(run: Run, lessons: Lessons, twins: Twins, made: dict[str, Candidate]) -> None:
@@ -223,17 +216,18 @@ def _step_down(
         if lessons.whole is None:
             lessons.whole = lessons.survey(run, run.base).space
         known = lessons.survey(run, parent)
-        proposals = lessons.proposed.pop(share, ()) or propose(run, known, lessons, precisions, share)
+        proposals = propose(run, known, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
+        least = _LEAST_STEPS / steps_in(run.task, 1.0) if trains(run) else 0.0
         chosen, epochs = _chosen(
             run,
             proposals,
             lessons,
-            lambda: lessons.effort.epochs_for(macs / run.base.macs, run.clock, ladder.part),
+            lambda: lessons.effort.epochs_for(macs / run.base.macs, run.clock, ladder.part, least),
         )
         assert chosen.stitched is not None
         try:
-            refuse_hopeless(run, chosen.stitched.model, epochs)
+            refuse_hopeless(run, lessons, chosen.stitched.model, epochs)
         except TooBold:
             lessons.hopeless.add(share)
             raise
@@ -262,7 +256,7 @@ def _chosen(
     """Return the proposal to recover, and for how many passes; one that is as good as recovered is taken at once."""
     first = proposals[0]
     assert first.stitched is not None
-    if lost_by(run, first.stitched.model) <= READY * run.margin:
+    if lessons.lost_by(run, first.stitched.model) <= READY * run.margin:
         return first, _POLISH * passes()
     return climb(run, proposals, lessons, passes()), passes()
 

@@ -47,12 +47,21 @@ class Effort:
     epoch_s: float | None
     epochs: float
 
-    def epochs_for(self, share: float, clock: Clock, part: float) -> float:
-        """Return the passes that fit a part of the time left for a network of `share` multiply-adds."""
+    def epochs_for(self, share: float, clock: Clock, part: float, least: float = 0.0) -> float:
+        """Return the passes that fit a part of the time left for a network of `share` multiply-adds.
+
+        Where these are fewer than `least`, more of the time left is taken: half a training tells nothing.
+
+        Example:
+            >>> effort, clock = Effort(MILD, epoch_s=100.0, epochs=1.0), Clock(1000.0, reserve_s=0.0)
+            >>> [round(effort.epochs_for(1.0, clock, 0.2, least), 1) for least in (0.0, 3.0, 30.0)]
+            [1.4, 3.0, 7.0]
+        """
         allowed = clock.part_s(part)
         if allowed is None or self.epoch_s is None:
             return self.epochs
-        return min(_MOST * self.epochs, _TRAINING_SHARE * allowed / (self.epoch_s * _cost(share)))
+        fits = _TRAINING_SHARE / (self.epoch_s * _cost(share))
+        return min(_MOST * self.epochs, max(fits * allowed, min(least, fits * allowed / part)))
 
     def observed(self, share: float, epochs: float, seconds: float) -> "Effort":
         """Return the effort with the time of a pass as a training showed it: machines and overheads differ.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
 from math import inf, log
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -29,7 +30,7 @@ from tersor.planning.space import (
 )
 from tersor.recovery.norms import reestimate_norms
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FREE, Effort
+from tersor.search.effort import FREE, MILD, Effort
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
 from tersor.search.prices import Prices
 from tersor.search.racing import Racing, racing_of
@@ -92,7 +93,7 @@ class Lessons:
         finalists: stitched models that get a short training.
         racing: the samples on which they are compared, with the original's answers; None before the first race.
         surveyed: the network that was surveyed last, and what can be done to it; None before the first one.
-        proposed: what was proposed for a share before its step, so that it is not designed twice.
+        lost: what networks lose before their files are made, so that none is looked at twice.
     """
 
     prices: Prices
@@ -103,7 +104,13 @@ class Lessons:
     finalists: int = 3
     racing: Racing | None = None
     surveyed: tuple[str, Survey] | None = None
-    proposed: dict[float, tuple["Proposal", ...]] = field(default_factory=dict)
+    lost: WeakKeyDictionary[nn.Module, float] = field(default_factory=WeakKeyDictionary)
+
+    def lost_by(self, run: Run, model: nn.Module) -> float:
+        """Return what a model loses against the original on the first search samples."""
+        if model not in self.lost:
+            self.lost[model] = lost_by(run, model)
+        return self.lost[model]
 
     def survey(self, run: Run, parent: Candidate) -> Survey:
         """Return what can be done to a network, looked at once while steps start from it."""
@@ -143,9 +150,9 @@ def propose(
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))
     stitched = made[-1].stitched
-    if CUT in kinds:
+    if CUT in kinds and lessons.effort.shares != MILD:  # it pays after a long training
         made.append(desk.tried(desk.even()))
-    if stitched is None or lost_by(run, stitched.model) > READY * run.margin:
+    if stitched is None or lessons.lost_by(run, stitched.model) > READY * run.margin:
         made += desk.searched(kinds)
     able = {p.point.design: p for p in made if p.stitched is not None}
     if not able:
@@ -156,6 +163,21 @@ def propose(
         run.say("candidate", _verdict(proposal, ranked))
     run.say("candidate", desk.racing.told())
     return tuple(ranked)
+
+
+def glimpse(run: Run, known: Survey, lessons: Lessons, precisions: Sequence[str], share: float) -> float:
+    """Return what the design of least predicted harm for a share loses before any training; infinite if none is made.
+
+    A quick look: nothing is compared, and nothing learned but this.
+    """
+    precision, target = _aim(known.space, lessons, precisions, share)
+    desk = _Desk(run, known, lessons, precision, target, lessons.race(run))
+    plan = known.plan(desk.design(tuple(unit.kind for unit in known.space.units)).point.design)
+    if not plan.edits:
+        return inf
+    model = stitch(run, known, plan).model
+    reestimate_norms(model, samples_of(run))
+    return lost_by(run, model)
 
 
 def _aim(space: Space, lessons: Lessons, precisions: Sequence[str], share: float) -> tuple[str, float]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from tersor.errors import TersorError
 from tersor.search.effort import steps_in
-from tersor.search.propose import Lessons, Proposal, lost_by
+from tersor.search.propose import Lessons, Proposal
 from tersor.search.racing import Racing
 from tersor.search.run import Run, trains
 from tersor.search.shrink import restored
@@ -66,7 +66,7 @@ class TooBold(TersorError):
     """A design that no training in the time left would bring back."""
 
 
-def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
+def refuse_hopeless(run: Run, lessons: Lessons, model: nn.Module, epochs: float) -> None:
     """Check, where training is short, that a model before it is not too far outside the limit.
 
     Raises:
@@ -75,7 +75,7 @@ def refuse_hopeless(run: Run, model: nn.Module, epochs: float) -> None:
     steps = steps_in(run.task, epochs)
     if steps >= _LONG or run.clock.budget_s is None:
         return
-    lost = lost_by(run, model)
+    lost = lessons.lost_by(run, model)
     if lost > HOPELESS * run.margin:
         raise TooBold(
             f"before training it loses {lost:.4f}, more than {HOPELESS:g} times what is allowed, and {steps:.0f} "
