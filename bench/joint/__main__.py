@@ -25,9 +25,9 @@ def table(results: dict) -> str:
         "# The joint search against single methods and a fixed sequence",
         "",
         "`python -m bench.joint`: each contender has the same budget on the same machine; speed is the median ratio "
-        "to the original in ONNX Runtime (searches: to the best free baseline), one sample a call, one thread, with "
-        "its 95% interval. Searches are certified on the sealed samples; the fixed sequence is only checked on the "
-        "search samples.",
+        "to the best free baseline of the original (ONNX Runtime, OpenVINO or torch), one sample a call, one thread, "
+        "with its 95% interval. Searches are certified on the sealed samples; the fixed sequence is only checked on "
+        "the search samples.",
         "",
         *_machines(results["rows"].values(), "machine"),
         "",

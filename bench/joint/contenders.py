@@ -5,12 +5,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from bench._events import tell
 from bench.joint.rows import Row
+from tersor.exporting.artefact import Artefact
 from tersor.exporting.export import export, open_artefact
+from tersor.loading.inputs import Inputs
 from tersor.loading.limit import parse_budget, parse_drop
 from tersor.measurement.measure import compare
 from tersor.measurement.quality import evaluate
+from tersor.measurement.race import entrants, run_race
 from tersor.quantization.quantize import quantize
 from tersor.recovery.arithmetic import quickest
 from tersor.recovery.recover import Ladder, recover
@@ -92,6 +97,18 @@ def search(row: Row, contender: str) -> Finish:
     )
 
 
+def rival(model: nn.Module, inputs: Inputs, folder: Path) -> Artefact:
+    """Return the file of the fastest free baseline, among the runtimes that searches race."""
+    entries = [
+        entry
+        for runtime in ("onnxruntime", "openvino", "torch")
+        for entry in entrants(model, inputs, folder, runtime, threads=(1,))
+    ]
+    fastest = run_race(entries, inputs, batch=1).fastest.artefact
+    assert fastest is not None
+    return fastest
+
+
 def sequence(row: Row, ratio: float = 0.5) -> Finish:
     """Prune half of the multiply-adds, distil for the time there is, round to integers: once, in this order."""
     began = time.monotonic()
@@ -126,7 +143,7 @@ def sequence(row: Row, ratio: float = 0.5) -> Finish:
         higher = task.metric.higher_is_better
         floor = parse_drop(row.max_drop).floor(quality[0], higher)
         held = quality[1] >= floor if higher else quality[1] <= floor
-        speed = compare(base, file, task.inputs, batch=1)
+        speed = compare(rival(task.model, task.inputs, Path(folder)), file, task.inputs, batch=1)
     wall_s = time.monotonic() - began
     if not held:
         return Finish(

@@ -11,11 +11,12 @@ from torch import nn
 
 from tersor.search import descend as descend_module
 from tersor.search.captures import Captures
-from tersor.search.descend import _first_twins, _without_free_steps
+from tersor.search.descend import _without_free_steps
 from tersor.search.effort import BOLD, FINE, MILD, Effort
 from tersor.search.executors import Local
 from tersor.search.ladder import Ladder
 from tersor.search.limits import Limits
+from tersor.search.origin import first_twins
 from tersor.search.prices import Prices
 from tersor.search.propose import Lessons
 
@@ -52,7 +53,7 @@ def test_weights_alone_are_rounded_where_that_is_quick_or_bytes_count(asked, tri
         return dict.fromkeys(schemes, parent)
 
     twins = SimpleNamespace(schemes=("dynamic", "static", "int8", "int4"), rounded=rounded)
-    assert tuple(_first_twins(asked, twins)) == twins.schemes[:tried]
+    assert tuple(first_twins(asked, twins)) == twins.schemes[:tried]
 
 
 def ladder_after(monkeypatch, shares, lost):

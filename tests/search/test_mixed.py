@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from tersor.planning.plan import Quantize
-from tersor.search.descend import _mend
 from tersor.search.limits import Limits
 from tersor.search.optimize import optimize
+from tersor.search.origin import mend
 from tersor.search.outcome import Fate
 
 
@@ -70,7 +70,7 @@ def test_only_twins_that_gain_at_the_goal_or_serve_a_limit_are_mended(result, pr
     prices = SimpleNamespace(of=lambda layers, left, scheme: {"float": 1.0}.get(scheme, price))
     asked = []
     twins = SimpleNamespace(mend=lambda parent, made, effort: asked.extend(made))
-    _mend(run, SimpleNamespace(prices=prices), twins, {"dynamic": named(result, "int8")})
+    mend(run, SimpleNamespace(prices=prices), twins, {"dynamic": named(result, "int8")})
     assert asked == ["dynamic"] * mended
 
 

@@ -11,11 +11,12 @@ from tersor.planning.cost_model import features
 from tersor.planning.plan import Plan
 from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FINE, FREE, plan_effort, quickest_for, steps_in
+from tersor.search.effort import FINE, plan_effort, quickest_for, steps_in
 from tersor.search.finalists import safety
 from tersor.search.guard import Exceeded, watched
-from tersor.search.integers import BITS, schemes_for
+from tersor.search.integers import schemes_for
 from tersor.search.ladder import Ladder
+from tersor.search.origin import best_schemes, first_twins, mend, paying
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
 from tersor.search.propose import READY, Lessons, Proposal, glimpse, propose
@@ -27,16 +28,8 @@ from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
 _POLISH = 0.25
-#: Twins of weights alone are made where each takes at most this part of the time left.
-_QUICK = 0.03
 #: A stitched model that loses at most this part of the margin is a step that needs no training.
 _FREELY = 1.0
-#: A twin whose predicted price is over this many times that of its network is not made.
-_MAYBE = 1.03
-#: Schemes whose prices are this near to the best are tried too, where there are so many seconds: a glance may err.
-_NEAR, _ROOMY_S = 1.1, 300.0
-#: Nor one of a network that lies so many standard errors outside the limit.
-_MISSED = -1.0
 #: A network that lies so many standard errors inside the limit is likely to be certified.
 _LIKELY = 2.0
 #: Part of the time left that goes to training on at the end, and the fewest steps that are worth a training.
@@ -51,13 +44,13 @@ def descend(run: Run, report: Report) -> None:
     origin = run.base
     twins = Twins(run, report, schemes_for(run))
     lessons = Lessons(Prices(run.request.goal))
-    made_first = _first_twins(run, twins)
+    made_first = first_twins(run, twins)
     _learn(run, lessons, {"float": origin, **made_first})
-    _mend(run, lessons, twins, made_first)
+    mend(run, lessons, twins, made_first)
     kinds = [kind for kind in SHRINKING if kind in run.request.methods]
     if not kinds or _out_of_time(run):
         return
-    near = _best_schemes(run, lessons, made_first)
+    near = best_schemes(run, lessons, made_first)
     scheme = near[0] if near else None
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
     run = _hastened(run)
@@ -76,28 +69,11 @@ def descend(run: Run, report: Report) -> None:
             ladder = ladder.after(made, -1.0, counted=False)
             continue
         _learn(
-            run, lessons, {"float": made} | twins.of(made, _paying(run, lessons, made, near), lessons.effort)
+            run, lessons, {"float": made} | twins.of(made, paying(run, lessons, made, near), lessons.effort)
         )
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, near)
-
-
-def _first_twins(run: Run, twins: Twins) -> dict[str, Candidate]:
-    """Return the twins of the original; those of weights alone, seldom the fastest, only where they are quick."""
-    both = [scheme for scheme in twins.schemes if BITS[scheme][1]]
-    alone = [scheme for scheme in twins.schemes if scheme not in both]
-    begun_s = time.monotonic()
-    made = twins.rounded(run.base, both)
-    each_s, left_s = (time.monotonic() - begun_s) / max(1, len(both)), run.clock.left_s
-    speed = run.request.goal not in ("size", "memory") and not run.request.limits
-    if both and alone and speed and each_s > _QUICK * left_s and not run.task.drawn:
-        run.say(
-            "candidate",
-            f"weights alone are not rounded: each would take {each_s:.0f} of the {left_s:.0f} s left",
-        )
-        return made
-    return made | twins.rounded(run.base, alone)
 
 
 def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: tuple[str, ...]) -> Ladder:
@@ -118,19 +94,6 @@ def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: 
         run.say("candidate", f"{1 - share:.0%} less holds before any training: a bolder step comes first")
         ladder = replace(ladder, shares=tuple(bolder), held=share)
     return ladder
-
-
-def _mend(run: Run, lessons: Lessons, twins: Twins, made: dict[str, Candidate]) -> None:
-    """Mend the twins of the original that miss the limit, where they would be better at the goal."""
-    missing = [scheme for scheme, c in made.items() if c.quality is not None and run.drop(c) >= run.margin]
-    # A limit of its own, on bytes or time, may need what the goal does not.
-    worth = missing if run.request.limits else _paying(run, lessons, run.base, missing)
-    for scheme in missing:
-        if scheme not in worth:
-            run.say("candidate", f"{made[scheme].name}: no better than floating point, so it is not trained")
-    if worth:
-        effort = replace(FREE, epoch_s=plan_effort(run.task, run.clock).epoch_s if trains(run) else None)
-        twins.mend(run.base, {scheme: made[scheme] for scheme in worth}, effort)
 
 
 def _out_of_time(run: Run) -> bool:
@@ -173,7 +136,7 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Se
     made = attempt(run, blank, build)
     twins.report(made)
     if made.model is not None and run.clock.left_s > 0:
-        twins.of(made, _paying(run, lessons, made, schemes), lessons.effort)
+        twins.of(made, paying(run, lessons, made, schemes), lessons.effort)
 
 
 def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
@@ -182,16 +145,6 @@ def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
     if held is not run.base and safety(run, held) <= _LIKELY:
         return held
     return None if missing is None or missing.quality is None else missing
-
-
-def _paying(run: Run, lessons: Lessons, network: Candidate, schemes: Sequence[str]) -> tuple[str, ...]:
-    """Return the schemes that may be better than floating point for a network that does not clearly miss the limit."""
-    assert network.model is not None
-    if not schemes or safety(run, network) < _MISSED:
-        return ()
-    layers = anatomy(trace(network.model, run.task.inputs))
-    most = _MAYBE * lessons.prices.of(layers, Left(), "float")
-    return tuple(scheme for scheme in schemes if lessons.prices.of(layers, Left(), scheme) < most)
 
 
 def _files(origin: Candidate, twins: dict[str, Candidate], scheme: str | None) -> dict[str, Artefact]:
@@ -288,31 +241,3 @@ def _learn(run: Run, lessons: Lessons, made: dict[str, Candidate]) -> None:
     if model is not None and model is not before:
         told = "" if model.error is None else f", {model.error:.1%} off on models held out"
         run.say("measure", f"latency model: {model.measured} files measured{told}")
-
-
-def _best_schemes(run: Run, lessons: Lessons, twins: dict[str, Candidate]) -> tuple[str, ...]:
-    """Return the schemes for smaller networks: the best at the goal of those that hold the limit, else the closest.
-
-    Those that are as good as the best come after it. None where floating point is better: what integers cost besides,
-    layer by layer, does not shrink with the layers.
-    """
-    able = {
-        scheme: twin
-        for scheme, twin in twins.items()
-        if twin.quality is not None and twin.artefact is not None
-    }
-    if not able:
-        return ()
-    holding = [scheme for scheme, twin in able.items() if run.drop(twin) < run.margin]
-    if not holding:
-        return (min(able, key=lambda scheme: run.drop(able[scheme])),)
-    layers = anatomy(trace(run.task.model, run.task.inputs))
-    prices = {scheme: lessons.prices.of(layers, Left(), scheme) for scheme in ("float", *holding)}
-    best, *others = sorted(prices, key=lambda scheme: prices[scheme])
-    if best == "float":
-        run.say(
-            "candidate", f"integers gain nothing at {run.request.goal} here, and less in smaller networks"
-        )
-        return ()
-    near = [s for s in others if s != "float" and prices[s] <= _NEAR * prices[best]]
-    return (best, *(near if run.clock.left_s > _ROOMY_S else ()))
