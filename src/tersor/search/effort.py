@@ -47,6 +47,11 @@ class Effort:
     epoch_s: float | None
     epochs: float
 
+    @property
+    def short(self) -> bool:
+        """Whether there is time for few passes over the training samples in all."""
+        return self.shares == MILD
+
     def epochs_for(self, share: float, clock: Clock, part: float, least: float = 0.0) -> float:
         """Return the passes that fit a part of the time left for a network of `share` multiply-adds.
 

@@ -38,12 +38,14 @@ def evidence(task: Task, samples: int = SAMPLES) -> tuple[Batch, ...]:
     return tuple(islice(source.batches(32, shuffle=0), max(1, samples // 32)))
 
 
-def unit_scores(task: Task, model: nn.Module, groups: Sequence[Group]) -> dict[str, Tensor]:
+def unit_scores(
+    task: Task, model: nn.Module, groups: Sequence[Group], samples: int = SAMPLES
+) -> dict[str, Tensor]:
     """Return the Fisher score of every unit of `groups`, in units of the loss."""
     if not groups:
         return {}
     criterion = Fisher()
-    found = collect(model, groups, evidence(task), fields=criterion.needs, loss=task.loss)
+    found = collect(model, groups, evidence(task, samples), fields=criterion.needs, loss=task.loss)
     return score(found, criterion)
 
 

@@ -30,7 +30,8 @@ from tersor.planning.space import (
 )
 from tersor.recovery.norms import reestimate_norms
 from tersor.search.candidate import Candidate
-from tersor.search.effort import FREE, MILD, Effort
+from tersor.search.effort import FREE, Effort
+from tersor.search.harm import SAMPLES
 from tersor.search.outer import Multipliers, knobs_of, search_multipliers
 from tersor.search.prices import Prices
 from tersor.search.racing import Racing, racing_of
@@ -39,6 +40,8 @@ from tersor.search.shrink import Stitched, Survey, stitch, survey
 
 #: Name of the design that does not look at harms.
 EVEN = "evenly"
+#: Samples whose gradients score units where time is short.
+_FEWER = 128
 #: Samples from which a stitched model takes its statistics.
 _SAMPLES = 256
 #: Search samples on which the quality of a stitched model is looked at.
@@ -115,7 +118,8 @@ class Lessons:
     def survey(self, run: Run, parent: Candidate) -> Survey:
         """Return what can be done to a network, looked at once while steps start from it."""
         if self.surveyed is None or self.surveyed[0] != parent.name:
-            self.surveyed = parent.name, survey(run, parent)
+            samples = _FEWER if self.effort.short else SAMPLES
+            self.surveyed = parent.name, survey(run, parent, samples)
         return self.surveyed[1]
 
     def race(self, run: Run) -> Racing:
@@ -150,9 +154,10 @@ def propose(
     lessons.weights = lessons.weights | calibrated(made)
     made.append(desk.tried(desk.design(kinds)))
     stitched = made[-1].stitched
-    if CUT in kinds and lessons.effort.shares != MILD:  # it pays after a long training
+    if CUT in kinds and not lessons.effort.short:  # it pays after a long training
         made.append(desk.tried(desk.even()))
-    if stitched is None or lessons.lost_by(run, stitched.model) > READY * run.margin:
+    far = stitched is None or lessons.lost_by(run, stitched.model) > READY * run.margin
+    if far and not lessons.effort.short:
         made += desk.searched(kinds)
     able = {p.point.design: p for p in made if p.stitched is not None}
     if not able:

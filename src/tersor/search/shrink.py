@@ -71,8 +71,8 @@ class Survey:
         return Plan((*cuts, *drops, *(Factorize(layer, rank) for layer, rank in left.ranks.items())))
 
 
-def survey(run: Run, parent: Candidate) -> Survey:
-    """Return what can be done to a candidate by the methods asked for.
+def survey(run: Run, parent: Candidate, samples: int = SAMPLES) -> Survey:
+    """Return what can be done to a candidate by the methods asked for, its units scored on so many samples.
 
     Raises:
         PlanError: if there is nothing to do.
@@ -85,7 +85,7 @@ def survey(run: Run, parent: Candidate) -> Survey:
     # The inner units of a factorized layer are its rank, which was chosen already.
     ranks = {name for name in factors if name.endswith(".0")}
     groups = [g for g in graph.groups if g.prunable and g.name not in ranks and not _left(run, g)]
-    scores = unit_scores(task, model, groups) if CUT in kinds else {}
+    scores = unit_scores(task, model, groups, samples) if CUT in kinds else {}
     left = {name for name, _ in model.named_modules() if run.request.leaves_alone(name)}
     holders = {block for block in graph.blocks if any(name.startswith(block + ".") for name in left)}
     space = space_of(task, model, graph, scores, left | factors | holders, kinds)
