@@ -10,7 +10,7 @@ from tersor.distillation.kl import KL, BinaryKL
 from tersor.errors import ArgumentError, DataError
 from tersor.loading.task import Batch
 from tersor.recovery.epochs import InMemory
-from tersor.recovery.norms import reestimate_norms
+from tersor.recovery.norms import reestimate_norms, training_mode
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 
@@ -154,3 +154,42 @@ def test_a_network_that_ends_in_one_sigmoid_unit_recovers():
     )
     assert recovered.loss == BinaryKL(probabilities=True)
     assert recovered.rungs[-1].after < 0.1 * recovered.rungs[0].before
+
+
+class Forgetful(nn.Module):
+    """A network that drops units by a function, and notes in which mode it and its layers were."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(4, 32), nn.BatchNorm1d(32), nn.Linear(32, 3)
+        self.modes = set()
+
+    def forward(self, x):
+        self.modes.add((self.training, self.norm.training))
+        hidden = torch.relu(self.norm(self.first(x)))
+        return self.last(nn.functional.dropout(hidden, 0.5, self.training))
+
+
+def test_units_are_dropped_in_recovery_only_where_that_is_asked_for():
+    teacher, split = Forgetful(), InMemory(torch.randn(64, 4))
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student.last.weight += 0.1 * torch.randn_like(student.last.weight)
+
+    def recovered(dropout):
+        ladder = Ladder(rungs=("distillation",), batch=16, lr=1e-3, dropout=dropout)
+        return recover(student, teacher, split, epochs=10, optimizer="adamw", ladder=ladder)
+
+    without = recovered(False)
+    assert without.rungs[0].after < without.rungs[0].before
+    assert without.model.modes == {(False, False), (False, True)}
+    # The noise of its own moves a student away that is nearly there: the rung is undone, and the student given back.
+    assert recovered(True).rungs[0].kept is False
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_without_dropout_norms_learn_statistics_and_recurrent_layers_stay_trainable(samples):
+    model = nn.ModuleList([nn.Dropout(), nn.BatchNorm1d(3), nn.GRU(3, 3)]).eval()
+    with training_mode(model, samples, dropout=False):
+        assert [layer.training for layer in model] == [False, samples > 1, True]

@@ -233,7 +233,7 @@ class _Run:
         """Leave the gradients of one batch in the parameters and return its loss, over all processes of the team."""
         part, weight = self.team.share(batch) if self.team else (batch, 1.0)
         part = Batch(on_device(self.model, part.inputs), part.target, part.ids)
-        with training_mode(self.model, batch_size(part.inputs)):
+        with training_mode(self.model, batch_size(part.inputs), dropout=self.settings.dropout):
             value = objective(self.module, part) * weight
         if self.team is None:
             value.backward()

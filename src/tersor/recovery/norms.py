@@ -80,15 +80,18 @@ def on_device(model: nn.Module, inputs: Inputs) -> Inputs:
 
 
 @contextmanager
-def training_mode(model: nn.Module, samples: int) -> Iterator[None]:
+def training_mode(model: nn.Module, samples: int, *, dropout: bool = True) -> Iterator[None]:
     """Put `model` in training mode; norms with statistics stay in eval mode for a batch of one sample.
 
-    One sample has no variance, and torch refuses it.
+    One sample has no variance, and torch refuses it. Without `dropout` all the rest is in eval mode too, but for
+    recurrent layers, whose gradients cuDNN gives in training mode only.
     """
-    model.train()
-    if samples == 1:
-        for norm in running_norms(model):
-            norm.eval()
+    model.train(dropout)
+    for norm in running_norms(model):
+        norm.train(samples > 1)
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.train()
     yield
 
 

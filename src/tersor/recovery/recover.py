@@ -48,7 +48,10 @@ class Ladder:
         views: number of different views of a sample.
         cache: folder that keeps the teacher's outputs from one call to the next; None keeps them for this call.
         cache_bytes: most disk that these outputs may take; the teacher is asked each time for samples beyond that.
-        training: dials of the training rung.
+        dropout: whether what the student leaves out at random in training is left out here too. Off by default: the
+            answers of the teacher keep it from learning by heart, and with noise of its own a student that is nearly
+            there moves away.
+        training: further dials of the training rung.
 
     Raises:
         ArgumentError: if a value is outside its range.
@@ -70,6 +73,7 @@ class Ladder:
     views: int = 8
     cache: Path | None = None
     cache_bytes: int = MOST_BYTES
+    dropout: bool = False
     training: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -283,7 +287,7 @@ def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
         batches,
         objective=_objective(situation),
         optimizer=decision.recipe,
-        settings=replace(ladder.training, in_place=False),
+        settings=replace(ladder.training, in_place=False, dropout=ladder.dropout),
     )
     return Climbed(trained.model, f"{decision.recipe!r}: {decision.reason}", trained.losses)
 

@@ -33,6 +33,7 @@ class Settings:
         watch: looks at the model now and then, keeps the best and ends a run that no longer improves.
         layer_decay: factor on the learning rate from each level of layers to the one below it, in (0, 1].
         team: divides each batch among processes; None trains in this one.
+        dropout: whether layers that leave things out at random (dropout, stochastic depth) do so.
         arithmetic: how forward and backward passes compute; `quickest` measures what this machine is best at.
         on_step: called with (step, steps, loss) after each step; progress bars live outside.
 
@@ -55,6 +56,7 @@ class Settings:
     watch: Watch | None = None
     layer_decay: float = 1.0
     team: Team | None = None
+    dropout: bool = True
     arithmetic: Arithmetic = PLAIN
     on_step: OnStep | None = None
 
