@@ -13,7 +13,7 @@ from tersor.loading.task import Batch
 from tersor.optimizers.adamw import AdamW
 from tersor.optimizers.auto import Rules, choose
 from tersor.optimizers.sgd import SGD
-from tersor.optimizers.situations import census, portfolio
+from tersor.optimizers.situations import census, portfolio, recovery_rule
 
 
 def batches(count=20, seed=0) -> list[Batch]:
@@ -160,3 +160,13 @@ def test_a_model_that_diverges_everywhere_still_gets_an_answer():
     choice = choose(copy.deepcopy(network()), batches(), broken, steps=1500, probe=PROBE)
     assert choice.recipe is not None
     assert all(t.loss == math.inf for t in choice.trials)
+
+
+def test_a_large_transformer_recovers_the_slower_the_fewer_steps_there_are():
+    large = nn.Sequential(nn.Linear(2500, 2500), nn.LayerNorm(2500))
+    small = nn.Sequential(nn.Linear(25, 25), nn.LayerNorm(25))
+    rates = [recovery_rule(large, 128, steps).recipe.lr for steps in (20, 50, 200, 2000)]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.2 * rates[-1]
+    assert rates[-1] == rates[-2] == recovery_rule(large, 128).recipe.lr
+    assert recovery_rule(small, 128, 20) == recovery_rule(small, 128)

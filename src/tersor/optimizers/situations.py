@@ -76,6 +76,8 @@ _RATES = {
 _LEFT = {"scratch": 1.0, "trained": 0.1, "compressed": 0.2}
 #: Transformers of this many parameters and more take a fifth of the rates of small ones.
 _LARGE = 5_000_000
+#: Steps of a recovery from which they take the usual rate.
+_GENTLE = 200
 #: Operations of a step that are noticed: some milliseconds on one core.
 _NOTICED = 2e8
 #: Exponent by which the best peak rate falls as runs from scratch grow, measured by `bench.optimizers.rates_by_length`.
@@ -229,17 +231,23 @@ _WHY = {
 }
 
 
-def recovery_rule(model: nn.Module, batch: int) -> Decision:
+def recovery_rule(model: nn.Module, batch: int, steps: int | None = None) -> Decision:
     """Return the usual recipe to recover a compressed model of this kind, without trials.
 
-    A compressed model restarts near a fifth of the peak that training from scratch takes.
+    A compressed model restarts near a fifth of the peak that training from scratch takes. Few steps at that rate throw
+    a large transformer off, which is near its teacher after a cut, and do not bring it back: its rate grows with their
+    number up to the usual one (`bench.recovery.transformer`).
 
     Args:
         model: looked at, not run.
         batch: samples per step.
+        steps: length of the run; a long one when left out.
 
     Example:
         >>> recovery_rule(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), 128).recipe.lr
         0.02
     """
-    return Decision(portfolio(model, "compressed", batch)[0], _WHY[census(model).norm])
+    seen, recipe = census(model), portfolio(model, "compressed", batch)[0]
+    if steps and _size(seen) < 1.0:
+        recipe = scaled(recipe, min(1.0, steps / _GENTLE))
+    return Decision(recipe, _WHY[seen.norm])

@@ -281,7 +281,7 @@ def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
     if ladder.augment:
         split = Views(split, ladder.augment, ladder.views, ladder.training.seed)
     batches = Epochs(split, ladder.batch, situation.epochs, ladder.training.seed)
-    decision = _decide(model, situation)
+    decision = _decide(model, situation, len(batches))
     trained = fit(
         model,
         batches,
@@ -317,8 +317,8 @@ def _objective(situation: Situation) -> Objective:
     return imitation(cache, loss, way)
 
 
-def _decide(model: nn.Module, situation: Situation) -> Decision:
-    rule = recovery_rule(model, min(situation.ladder.batch, len(situation.split)))
+def _decide(model: nn.Module, situation: Situation, steps: int) -> Decision:
+    rule = recovery_rule(model, min(situation.ladder.batch, len(situation.split)), steps)
     if situation.optimizer == "auto":
         return rule
     if isinstance(situation.optimizer, str):
