@@ -50,15 +50,6 @@ class Clock:
         guess = max(_SHARE * self.budget_s, min(_LEAST_S, _MOST * self.budget_s))
         return self.remaining_s - (guess if self.reserve_s is None else self.reserve_s)
 
-    def part_s(self, part: float) -> float | None:
-        """Return a part of what is left for candidates, in seconds; None without a budget.
-
-        Example:
-            >>> Clock(1000.0).part_s(1 / 8) <= 100.0
-            True
-        """
-        return None if self.budget_s is None else max(0.0, self.left_s) * part
-
 
 def _going_on(budget_s: float | None, elapsed_s: float, reserve_s: float | None) -> Clock:
     return Clock(budget_s, time.monotonic() - elapsed_s, reserve_s)

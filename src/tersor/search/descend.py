@@ -44,7 +44,9 @@ def descend(run: Run, report: Report) -> None:
     origin = run.base
     twins = Twins(run, report, schemes_for(run))
     lessons = Lessons(Prices(run.request.goal))
+    begun_s = time.monotonic()
     made_first = first_twins(run, twins)
+    each_s = (time.monotonic() - begun_s) / max(1, len(made_first))
     _learn(run, lessons, {"float": origin, **made_first})
     mend(run, lessons, twins, made_first)
     kinds = [kind for kind in SHRINKING if kind in run.request.methods]
@@ -54,7 +56,7 @@ def descend(run: Run, report: Report) -> None:
     scheme = near[0] if near else None
     lessons.prices = rehearse(run, lessons.prices, _files(origin, made_first, scheme))
     run = _hastened(run)
-    lessons.effort = plan_effort(run.task, run.clock, run.arithmetic)
+    lessons.effort = replace(plan_effort(run.task, run.clock, run.arithmetic), twins_s=each_s * len(near))
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
     ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
     ladder = _without_free_steps(run, ladder, lessons, precisions)
@@ -68,9 +70,11 @@ def descend(run: Run, report: Report) -> None:
         if made.fate is Fate.FAILED:
             ladder = ladder.after(made, -1.0, counted=False)
             continue
-        _learn(
-            run, lessons, {"float": made} | twins.of(made, paying(run, lessons, made, near), lessons.effort)
-        )
+        begun_s = time.monotonic()
+        rounded = twins.of(made, paying(run, lessons, made, near), lessons.effort)
+        if rounded:
+            lessons.effort = replace(lessons.effort, twins_s=time.monotonic() - begun_s)
+        _learn(run, lessons, {"float": made, **rounded})
         counted = run.clock.budget_s is None
         ladder = ladder.after(made, safety(run, made), counted=counted)
     _go_on(run, ladder, lessons, twins, near)

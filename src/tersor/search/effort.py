@@ -30,6 +30,8 @@ _SLOW_S = 1.0
 _MOST = 16
 #: Part of a candidate's time that training may take; the rest exports, rounds and evaluates.
 _TRAINING_SHARE = 0.7
+#: Part of the time left that is kept for integers at most.
+_TWINS_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,13 @@ class Effort:
         epoch_s: measured time of one pass over the training split, student and teacher together; None when there is
             no budget to keep.
         epochs: passes after each cut without a budget.
+        twins_s: seconds that the integers of a network take, which are made after its training.
     """
 
     shares: tuple[float, ...]
     epoch_s: float | None
     epochs: float
+    twins_s: float = 0.0
 
     @property
     def short(self) -> bool:
@@ -61,12 +65,15 @@ class Effort:
             >>> effort, clock = Effort(MILD, epoch_s=100.0, epochs=1.0), Clock(1000.0, reserve_s=0.0)
             >>> [round(effort.epochs_for(1.0, clock, 0.2, least), 1) for least in (0.0, 3.0, 30.0)]
             [1.4, 3.0, 7.0]
+            >>> round(replace(effort, twins_s=500.0).epochs_for(1.0, clock, 0.2, least=30.0), 1)
+            3.5
         """
-        allowed = clock.part_s(part)
-        if allowed is None or self.epoch_s is None:
+        if clock.budget_s is None or self.epoch_s is None:
             return self.epochs
-        fits = _TRAINING_SHARE / (self.epoch_s * _cost(share))
-        return min(_MOST * self.epochs, max(fits * allowed, min(least, fits * allowed / part)))
+        left_s = max(0.0, clock.left_s)
+        free_s = left_s - min(self.twins_s, _TWINS_SHARE * left_s)
+        fits = _TRAINING_SHARE * free_s / (self.epoch_s * _cost(share))
+        return min(_MOST * self.epochs, max(part * fits, min(least, fits)))
 
     def observed(self, share: float, epochs: float, seconds: float) -> "Effort":
         """Return the effort with the time of a pass as a training showed it: machines and overheads differ.
