@@ -68,10 +68,10 @@ def ladder_after(monkeypatch, shares, lost):
 
 def test_first_steps_that_hold_before_training_are_skipped(monkeypatch):
     ladder = ladder_after(monkeypatch, MILD, {0.7: 0.0, 0.5: 1.1 * MARGIN})
-    assert (ladder.held, ladder.shares) == (0.7, (0.5, 0.35))
+    assert (ladder.held, ladder.shares) == (0.7, (0.5, 0.4))
     missed = ladder.after(SimpleNamespace(model=None), -1.0, counted=False)
     assert missed.next_share() == pytest.approx(0.592)
-    assert ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0)).shares == (0.35,)
+    assert ladder_after(monkeypatch, MILD, dict.fromkeys(MILD, 0.0)).shares == (0.4,)
 
 
 @pytest.mark.parametrize("lost", [{0.7: 1.1 * MARGIN}, {}], ids=["that misses", "that cannot be looked at"])

@@ -16,7 +16,7 @@ FINE = (0.55, 0.3, 0.15, 0.05)
 COARSE = (0.5, 0.2, 0.06)
 BOLD = (0.2,)
 #: Where the time is for few passes over the training samples in all: a bold step would not come back.
-MILD = (0.7, 0.5, 0.35)
+MILD = (0.7, 0.5, 0.4)
 _FEW_PASSES = 12.0
 #: What a step takes besides its training, in seconds, and for how many of them few or many steps are planned.
 _STEP_S, _TIGHT, _ROOMY = 15.0, 6, 12
@@ -131,7 +131,7 @@ def _shares_for(left_s: float, epoch_s: float) -> tuple[float, ...]:
 
     Example:
         >>> _shares_for(80.0, 0.1), _shares_for(150.0, 0.1), _shares_for(600.0, 0.1), _shares_for(600.0, 90.0)
-        ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.7, 0.5, 0.35))
+        ((0.2,), (0.5, 0.2, 0.06), (0.55, 0.3, 0.15, 0.05), (0.7, 0.5, 0.4))
     """
     if _TRAINING_SHARE * left_s < _FEW_PASSES * epoch_s:
         return MILD
