@@ -4,7 +4,7 @@
 first axis of every tensor in it is the batch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -101,22 +101,34 @@ def example(inputs: Inputs, size: int) -> Inputs:
     return map_tensors(lambda t: t[:size].clone(), inputs)
 
 
-def joined(parts: Sequence[Inputs]) -> Inputs | None:
-    """Return several inputs as one batch; None where their samples differ in shape.
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """Return several inputs, whose samples have the same shapes, as one batch.
 
     Example:
         >>> joined([(torch.zeros(2, 3),), (torch.ones(1, 3),)])[0].shape
         torch.Size([3, 3])
     """
-    rows = [tuple(part.values()) if isinstance(part, dict) else part for part in parts]
-    shapes = {tuple(v.shape[1:] if isinstance(v, Tensor) else None for v in row) for row in rows}
-    if len(shapes) > 1:
-        return None
-    whole = [
-        torch.cat(column) if isinstance(column[0], Tensor) else column[0]
-        for column in zip(*rows, strict=True)
-    ]
+    columns = [[part[key] for part in parts] for key in _keys(parts[0])]
+    whole = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns]
     return dict(zip(parts[0], whole, strict=True)) if isinstance(parts[0], dict) else tuple(whole)
+
+
+def alike(parts: Sequence[Inputs]) -> bool:
+    """Return whether the samples of several inputs have the same shapes, so that they can be joined.
+
+    Example:
+        >>> alike([(torch.zeros(2, 3),), (torch.ones(1, 3),)]), alike([(torch.zeros(2, 3),), (torch.ones(2, 4),)])
+        (True, False)
+    """
+    shapes = {
+        tuple(part[key].shape[1:] if isinstance(part[key], Tensor) else None for key in _keys(parts[0]))
+        for part in parts
+    }
+    return len(shapes) == 1
+
+
+def _keys(inputs: Inputs) -> Iterable[Any]:
+    return inputs if isinstance(inputs, dict) else range(len(inputs))
 
 
 def device_of(model: nn.Module) -> torch.device:

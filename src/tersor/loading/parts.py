@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tersor.loading.binding import Binding
-from tersor.loading.inputs import Inputs, map_tensors
+from tersor.loading.inputs import Inputs, joined, map_tensors
 from tersor.loading.sources import Places, Stream
 from tersor.loading.survey import fingerprints
 from tersor.loading.task import Batch
@@ -116,7 +116,7 @@ class StreamPart:
         ids = tuple(number for _, number in chunk)
         if not self.source.batched:
             return Batch(*self.binding.bind(self.source.collate([raw for raw, _ in chunk])), ids)
-        inputs = _joined([inputs for (inputs, _), _ in chunk])
+        inputs = joined([inputs for (inputs, _), _ in chunk])
         targets = [target for (_, target), _ in chunk]
         return Batch(inputs, None if targets[0] is None else torch.cat(targets), ids)
 
@@ -126,13 +126,6 @@ def _row(inputs: Inputs, target: Tensor | None, row: int) -> tuple[Inputs, Tenso
     return map_tensors(lambda t: t[chosen].clone(), inputs), None if target is None else target[
         chosen
     ].clone()
-
-
-def _joined(parts: list[Inputs]) -> Inputs:
-    first = parts[0]
-    if isinstance(first, dict):
-        return {key: torch.cat([p[key] for p in parts if isinstance(p, dict)]) for key in first}
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def _among(digests: np.ndarray, members: np.ndarray) -> np.ndarray:

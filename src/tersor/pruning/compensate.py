@@ -1,11 +1,9 @@
 """Let the weights that stay take over the work of those that went: least squares, layer by layer."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,14 +14,11 @@ from tersor._check import positive
 from tersor.analysis.uses import Operation, stored, tensors, use_of, watch
 from tersor.errors import DataError, PlanError
 from tersor.graph.structure import Graph
-from tersor.loading.inputs import joined
+from tersor.loading.inputs import alike, joined
 from tersor.loading.task import Batch
 from tersor.planning.plan import Cut, Plan
 from tersor.pruning.least_squares import least_squares
 from tersor.pruning.readers import ROWS, Enough, Reader, Samples, kept, readers_of, room
-
-#: Fits a reader to what it read and should write.
-_Repair: TypeAlias = Callable[[Reader, Sequence[Tensor], Sequence[Tensor]], dict[str, Tensor]]
 
 
 def compensate(
@@ -109,75 +104,67 @@ def refit(
         _check_shape(reader.use.parameter, held[reader.use.parameter], graph, removed)
     chunks, together = room(teacher, readers, held, batches)
     parts = [batch.inputs for batch in batches]
-    whole = joined(parts) if together else None
-    samples = Samples(parts, ROWS) if whole is None else Samples([whole], ROWS * len(parts))
-    run = _one_by_one if whole is None else _in_passing
-    repair = partial(_repair, held=held, damping=damping)
-    changed: dict[str, Tensor] = {}
+    together = together and alike(parts)
+    samples = Samples([joined(parts)], ROWS * len(parts)) if together else Samples(parts, ROWS)
+    repairs = _Repairs(student, held, samples, damping)
+    run = repairs.in_passing if together else repairs.one_by_one
     for chunk in chunks:
-        changed |= run(student, chunk, samples, samples.written(teacher, chunk), repair)
-    return changed
+        run(chunk, samples.written(teacher, chunk))
+    return repairs.changed
 
 
-def _repair(
-    reader: Reader,
-    read: Sequence[Tensor],
-    written: Sequence[Tensor],
-    *,
-    held: dict[str, Tensor],
-    damping: float,
-) -> dict[str, Tensor]:
-    """Fit a reader to what it read and should write, put the values in, and return them."""
-    weight = held[reader.use.parameter]
-    matrix, bias = _moments(read, written).fit(reader.matrix(weight), damping, centred=bool(reader.use.bias))
-    new = {reader.use.parameter: reader.tensor(matrix, weight)}
-    if reader.use.bias:
-        new[reader.use.bias] = bias.to(weight)
-    with torch.no_grad():
-        for name, value in new.items():
-            held[name].copy_(value)
-    return new
+@dataclass(frozen=True, slots=True)
+class _Repairs:
+    """The repairs of one network.
 
+    Attributes:
+        student: the network.
+        held: its tensors, by name.
+        samples: what it runs on.
+        damping: as `compensate`.
+        changed: the new values so far, by name.
+    """
 
-def _one_by_one(
-    student: nn.Module,
-    readers: Sequence[Reader],
-    samples: Samples,
-    written: Mapping[str, Sequence[Tensor]],
-    repair: _Repair,
-) -> dict[str, Tensor]:
-    """Repair each reader after passes up to it: what was repaired before changes what it reads."""
-    changed: dict[str, Tensor] = {}
-    for reader in readers:
-        changed |= repair(reader, samples.read(student, reader), written[reader.use.parameter])
-    return changed
+    student: nn.Module
+    held: dict[str, Tensor]
+    samples: Samples
+    damping: float
+    changed: dict[str, Tensor] = field(default_factory=dict)
 
+    def one_by_one(self, readers: Sequence[Reader], written: Mapping[str, Sequence[Tensor]]) -> None:
+        """Repair each reader after passes up to it: what was repaired before changes what it reads."""
+        for reader in readers:
+            self._repair(reader, self.samples.read(self.student, reader), written[reader.use.parameter])
 
-def _in_passing(
-    student: nn.Module,
-    readers: Sequence[Reader],
-    samples: Samples,
-    written: Mapping[str, Sequence[Tensor]],
-    repair: _Repair,
-) -> dict[str, Tensor]:
-    """Repair readers in one pass of all samples: each before it runs, on what the repaired ones gave it."""
-    (inputs,) = samples.parts
-    known, waiting = stored(student), {reader.use.parameter: reader for reader in readers}
-    changed: dict[str, Tensor] = {}
+    def in_passing(self, readers: Sequence[Reader], written: Mapping[str, Sequence[Tensor]]) -> None:
+        """Repair readers in one pass of all samples: each before it runs, on what the repaired ones gave it."""
+        (inputs,) = self.samples.parts
+        known, waiting = stored(self.student), {reader.use.parameter: reader for reader in readers}
 
-    def visit(operation: Operation) -> object:
-        use = use_of(operation, known)
-        if use is None or use.inputs is None or use.parameter not in waiting:
-            return None
-        reader, read = waiting.pop(use.parameter), samples.rows(use.inputs())
-        changed.update(repair(reader, [read], written[use.parameter]))
-        if not waiting:
-            raise Enough
-        return operation.function(*operation.args, **operation.kwargs)
+        def visit(operation: Operation) -> object:
+            use = use_of(operation, known)
+            if use is None or use.inputs is None or use.parameter not in waiting:
+                return None
+            read = self.samples.rows(use.inputs())
+            self._repair(waiting.pop(use.parameter), [read], written[use.parameter])
+            if not waiting:
+                raise Enough
+            return operation.function(*operation.args, **operation.kwargs)
 
-    with suppress(Enough):
-        watch(student, inputs, visit)
-    return changed
+        with suppress(Enough):
+            watch(self.student, inputs, visit)
+
+    def _repair(self, reader: Reader, read: Sequence[Tensor], written: Sequence[Tensor]) -> None:
+        """Fit a reader to what it read and should write, and put the values in."""
+        weight, bias = self.held[reader.use.parameter], reader.use.bias
+        matrix, shift = _moments(read, written).fit(reader.matrix(weight), self.damping, centred=bool(bias))
+        new = {reader.use.parameter: reader.tensor(matrix, weight)} | (
+            {bias: shift.to(weight)} if bias else {}
+        )
+        with torch.no_grad():
+            for name, value in new.items():
+                self.held[name].copy_(value)
+        self.changed.update(new)
 
 
 def _check_shape(name: str, weight: Tensor, graph: Graph, removed: np.ndarray) -> None:
