@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tersor.search.guard import Exceeded, OutOfMemory, OutOfTime, process_bytes, watched
 
@@ -48,6 +50,32 @@ def test_a_strike_that_a_destructor_swallows_is_repeated_without_a_word(capsys):
         drop_and_sleep()
     assert sys.unraisablehook is hook
     assert capsys.readouterr().err == ""
+
+
+class Counted(TorchDispatchMode):
+    begun = ended = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.begun += 1
+        time.sleep(0.3)
+        self.ended += 1
+        return func(*args, **(kwargs or {}))
+
+
+def work_in_dispatch(mode):
+    with mode:
+        while True:
+            torch.zeros(1)
+            time.sleep(0.05)
+
+
+def test_the_strike_waits_for_what_the_dispatcher_called():
+    mode = Counted()
+    with mode:  # the first operation imports much
+        torch.zeros(1)
+    with pytest.raises(OutOfTime), watched(0.2):
+        work_in_dispatch(mode)
+    assert mode.begun == mode.ended > 1
 
 
 class Broken:

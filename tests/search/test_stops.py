@@ -2,8 +2,11 @@
 
 import os
 import signal
+import time
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tersor.search.stops import Stops
 
@@ -66,6 +69,33 @@ def test_an_interruption_that_another_error_replaced_comes_back_with_the_next_ca
     with Stops(said.append) as stops, pytest.raises(KeyboardInterrupt):
         interrupted_in_a_clean_up(stops, reported)
     assert reported == ["a fault", "the candidate"]
+
+
+class Dispatched(TorchDispatchMode):
+    interrupts, ended = False, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if self.interrupts:
+            interrupt()
+            time.sleep(0.05)
+        self.ended += 1
+        return func(*args, **(kwargs or {}))
+
+
+def interrupted_in_dispatch(stops, mode):
+    with stops.making(), mode:
+        torch.zeros(1)
+        time.sleep(5)
+
+
+def test_an_interruption_waits_for_what_the_dispatcher_called(said):
+    mode = Dispatched()
+    with mode:  # the first operation imports much
+        torch.zeros(1)
+    mode.interrupts = True
+    with Stops(said.append) as stops, pytest.raises(KeyboardInterrupt):
+        interrupted_in_dispatch(stops, mode)
+    assert mode.ended == 2
 
 
 def test_without_an_interruption_holding_does_nothing(said):

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from tersor.search.dispatching import SOON_S, dispatching
+
 #: Seconds between two looks at clock and memory, and after which an order to stop that was lost is repeated.
 _LOOK_S, _AGAIN_S = 0.1, 1.0
 
@@ -105,6 +107,7 @@ class _Watch(threading.Thread):
     def __init__(self, seconds: float, most_bytes: float, aside: Collection[int]) -> None:
         super().__init__(daemon=True)
         self.over = threading.Event()
+        self.struck_s = -inf
         self.seconds, self.most_bytes, self.aside = seconds, most_bytes, aside
         self.end = time.monotonic() + seconds
         self.excess: Exceeded | None = None
@@ -115,13 +118,15 @@ class _Watch(threading.Thread):
         while not self.over.wait(pause):
             self.excess = self.excess or self._look()
             if self.excess:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-                pause = _AGAIN_S
+                pause = SOON_S
+                if time.monotonic() - self.struck_s > _AGAIN_S:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def strike(self, number: int, frame: FrameType | None) -> None:
-        """Stop the block; runs in the main thread."""
-        del number, frame
-        if self.excess is not None and not self.over.is_set():
+        """Stop the block, unless torch's dispatcher is at work; runs in the main thread."""
+        del number
+        if self.excess is not None and not self.over.is_set() and not dispatching(frame):
+            self.struck_s = time.monotonic()
             raise self.excess
 
     def _look(self) -> Exceeded | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tersor.search.dispatching import SOON_S, dispatching
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -61,7 +63,9 @@ class Stops:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        if dispatching(frame):
+            threading.Timer(SOON_S, signal.raise_signal, (number,)).start()
+            return
         again, self.asked = self.asked, True
         if self._held:
             self._waiting = True
