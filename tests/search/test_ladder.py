@@ -73,3 +73,13 @@ def test_the_network_that_missed_is_remembered_with_what_held():
     ladder = Ladder((0.6, 0.2), ORIGIN).after(ORIGIN, 2.0, counted=False)
     ladder = ladder.after(made, -1.0, counted=False)
     assert (ladder.missing, ladder.parent, ladder.missed) == (made, ORIGIN, 0.2)
+
+
+def test_where_time_is_short_a_step_that_ended_near_the_limit_is_the_last():
+    planned = Ladder((0.5, 0.4), ORIGIN, open_end=True, frugal=True)
+    held = planned.after(ORIGIN, 2.5, counted=False)
+    assert held.next_share() == 0.4
+    assert held.after(ORIGIN, 0.5, counted=False).next_share() is None
+    assert held.after(ORIGIN, -0.5, counted=False).next_share() is None
+    assert held.after(ORIGIN, 2.5, counted=False).next_share() == 0.16
+    assert held.after(ORIGIN, -2.5, counted=False).next_share() == 0.447

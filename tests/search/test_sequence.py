@@ -61,3 +61,18 @@ def test_scores_that_are_no_counts_are_foreseen_too():
     near, far = outlook(np.hstack([noise, noise + 0.05]), (0.5, 0.5), samples=500, margin=0.04).mean(axis=0)
     assert near > 0.9
     assert far < 0.1
+
+
+def test_wins_of_the_search_data_are_taken_for_luck():
+    won, even = np.zeros((500, 1)), np.zeros((500, 1))
+    won[:12], even[:6], even[6:12] = -1, -1, 1
+    lucky, other = (outlook(d, (0.5,), samples=1000, margin=0.01).mean() for d in (won, even))
+    assert lucky < 0.9
+    assert abs(lucky - other) < 0.1
+
+
+def test_a_candidate_that_differs_nowhere_goes_before_one_that_won():
+    rows = np.zeros((250, 2))
+    rows[:10, 1], rows[10:12, 1] = -1, 1
+    passes = outlook(rows, (0.1, 0.8), samples=647, margin=0.01)
+    assert best_sequence((2.0, 3.2), passes, 8) == (0, 1)

@@ -15,7 +15,7 @@ from tersor.search.effort import FINE, plan_effort, quickest_for, steps_in
 from tersor.search.finalists import safety
 from tersor.search.guard import Exceeded, watched
 from tersor.search.integers import schemes_for
-from tersor.search.ladder import Ladder
+from tersor.search.ladder import NEAR, Ladder
 from tersor.search.origin import best_schemes, first_twins, mend, paying
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
@@ -30,8 +30,6 @@ from tersor.search.twins import Report, Twins
 _POLISH = 0.25
 #: A stitched model that loses at most this part of the margin is a step that needs no training.
 _FREELY = 1.0
-#: A network that lies so many standard errors inside the limit is likely to be certified.
-_LIKELY = 2.0
 #: Part of the time left that goes to training on at the end, and the fewest steps that are worth a training.
 _REST, _LEAST_STEPS = 1.1, 100
 
@@ -58,7 +56,12 @@ def descend(run: Run, report: Report) -> None:
     run = _hastened(run)
     lessons.effort = replace(plan_effort(run.task, run.clock, run.arithmetic), twins_s=each_s * len(near))
     precisions = ("float", scheme) if scheme and run.drop(made_first[scheme]) < run.margin else ("float",)
-    ladder = Ladder(lessons.effort.shares, parent=origin, open_end=run.clock.budget_s is not None)
+    ladder = Ladder(
+        lessons.effort.shares,
+        parent=origin,
+        open_end=run.clock.budget_s is not None,
+        frugal=lessons.effort.short,
+    )
     ladder = _without_free_steps(run, ladder, lessons, precisions)
     while (share := ladder.next_share()) is not None:
         if _out_of_time(run):
@@ -146,7 +149,7 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Se
 def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
     """Return the boldest network that holds, while it may not be certified; else the mildest that missed, if any."""
     held, missing = ladder.parent, ladder.missing
-    if held is not run.base and safety(run, held) <= _LIKELY:
+    if held is not run.base and safety(run, held) <= NEAR:
         return held
     return None if missing is None or missing.quality is None else missing
 

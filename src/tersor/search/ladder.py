@@ -12,6 +12,9 @@ _GROWTH = 1.5
 #: Where everything held and there is time, the next share is the last one over this; smaller ones leave nothing to cut.
 _BOLDER, _LEAST = 2.5, 0.01
 
+#: A network that lies less than so many standard errors from the limit may yet end on its other side.
+NEAR = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
@@ -19,7 +22,8 @@ class Ladder:
 
     After a miss the share halfway (geometrically) between the boldest that held and the mildest that missed is tried,
     from the network that held and with more of the time left. Where all held, a search with time left goes on to
-    bolder shares.
+    bolder shares. Where time is for few trainings, one that ended near the limit, on either side, is the last step:
+    to train it on pays more than another step.
 
     Attributes:
         shares: shares of what could go at the goal that are still planned, mild to bold.
@@ -29,6 +33,8 @@ class Ladder:
         missing: the network that missed it; None where there is none.
         refinements: steps that may still be put between the two.
         open_end: whether bolder shares follow the planned ones while there is time.
+        frugal: whether time is for few trainings.
+        safe: how many standard errors the parent lies inside the limit.
     """
 
     shares: tuple[float, ...]
@@ -38,6 +44,8 @@ class Ladder:
     missing: Candidate | None = None
     refinements: int = 1
     open_end: bool = False
+    frugal: bool = False
+    safe: float = math.inf
 
     @property
     def part(self) -> float:
@@ -63,7 +71,8 @@ class Ladder:
 
     def _bolder(self) -> float | None:
         share = round(self.held / _BOLDER, 3)
-        return share if self.open_end and share >= _LEAST else None
+        clear = self.open_end and not (self.frugal and self.safe < NEAR)
+        return share if clear and share >= _LEAST else None
 
     def after(self, made: Candidate, safe: float, *, counted: bool) -> "Ladder":
         """Return the ladder after the step to its next share.
@@ -77,6 +86,7 @@ class Ladder:
         assert share is not None
         left = self.refinements - (counted and self.missed > 0)
         if safe > 0:
-            return replace(self, shares=self.shares[1:], parent=made, held=share, refinements=left)
+            return replace(self, shares=self.shares[1:], parent=made, held=share, safe=safe, refinements=left)
         missing = made if made.model is not None else self.missing
+        left = 0 if self.frugal and safe > -NEAR else left
         return replace(self, shares=(), missed=share, missing=missing, refinements=left)

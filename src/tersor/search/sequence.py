@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, combinations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 from scipy.stats import norm
 
 from tersor.certification.evidence.power import rejection_region
@@ -34,7 +34,8 @@ def outlook(
     What is seen on the search data is resampled with random weights (Bayesian bootstrap), so that candidates which
     fail on the same samples fail together, and so that few search samples give wide prospects. Each candidate is
     assumed to differ on a little more than was seen, the more of the network was taken away, and to lose some of
-    what milder ones lose.
+    what milder ones lose. None is assumed to be better than the original: where one won more than it lost, that is
+    the luck of the search data.
 
     Args:
         differences: scores of the original minus those of each candidate, mild to bold, on the search samples.
@@ -55,7 +56,7 @@ def outlook(
     """
     rng = np.random.default_rng(seed)
     exact = bool(np.isin(differences, (-1.0, 0.0, 1.0)).all())
-    patterns, counts = np.unique(differences, axis=0, return_counts=True)
+    patterns, counts = _without_luck(*np.unique(differences, axis=0, return_counts=True))
     size = 1.0 if exact else float(np.abs(differences).max(initial=margin))
     weights = np.interp(taken, (0.0, 1.0), _PRIOR)
     # Half of what a milder candidate loses, those after it lose as well; the rest, and what one wins, is its own.
@@ -63,7 +64,9 @@ def outlook(
     further = np.diff(np.maximum.accumulate(weights), prepend=0.0) + _OWN
     cells = np.concatenate([patterns, common, own, -own])
     prior = np.concatenate([0.3 * further, 0.3 * weights, 0.4 * weights])
-    shares = rng.dirichlet(np.concatenate([_COUNTS * counts, prior]), size=_DRAWS)
+    held = np.concatenate([_COUNTS * counts, prior])
+    cells, held = cells[held > 0], held[held > 0]
+    shares = rng.dirichlet(held, size=_DRAWS)
     drawn = rng.multinomial(samples, shares)
     if exact:
         limits = rejection_region(samples, margin, 1 - confidence).limits
@@ -72,6 +75,23 @@ def outlook(
     mean, square = drawn @ cells / samples, drawn @ cells**2 / samples
     spread = np.sqrt(np.maximum(square - mean**2, (margin * size) / samples) / samples)
     return mean + norm.ppf(confidence) * spread <= margin
+
+
+def _without_luck(
+    patterns: Float[np.ndarray, "m k"], counts: Num[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, "2*m k"], Float[np.ndarray, " 2*m"]]:
+    """Return patterns with their counts, where of each candidate that won more than it lost some wins are losses.
+
+    Those that won on the same samples lose on the same: a pattern is turned for all of them, as often as the one that
+    it is needed for most.
+    """
+    won, lost = counts @ np.maximum(-patterns, 0), counts @ np.maximum(patterns, 0)
+    turned = np.maximum(won - lost, 0) / np.maximum(2 * won, np.finfo(float).tiny)
+    part = np.max((patterns < 0) * turned, axis=1, initial=0.0)
+    lucky = (patterns < 0) & (turned > 0)
+    return np.concatenate([patterns, np.where(lucky, -patterns, patterns)]), np.concatenate(
+        [counts * (1 - part), counts * part]
+    )
 
 
 def best_sequence(gains: Sequence[float], passes: Bool[np.ndarray, "draws k"], most: int) -> tuple[int, ...]:
