@@ -189,6 +189,14 @@ def test_work_decides_where_times_do_not(run):
     assert finalists[-1].name == "light"
 
 
+def test_intervals_that_just_touch_do_not_hide_which_is_faster(run):
+    cut = candidate("cut", 945, 2.31, macs=90, spread=0.1)
+    integers = candidate("integers", 945, 1.91, macs=50, spread=0.1)
+    assert better(run, cut, integers)
+    finalists, _ = choose_finalists(run, [integers, cut])
+    assert finalists[-1].name == "cut"
+
+
 @given(st.lists(st.tuples(st.integers(930, 960), st.floats(0.5, 9.0), st.integers(1, 100)), max_size=20))
 def test_finalists_are_at_most_eight_ordered_and_account_for_all(rows):
     run = SimpleNamespace(

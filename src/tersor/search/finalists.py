@@ -38,6 +38,18 @@ class Gain:
         """Whether there is no interval, because too few turns went undisturbed."""
         return self.high == math.inf
 
+    def above(self, other: "Gain") -> bool:
+        """Whether this gain is higher by more than their intervals explain, taken as those of independent errors.
+
+        Example:
+            >>> Gain(2.3, 2.2, 2.7).above(Gain(1.9, 1.7, 2.25)), Gain(2.3, 2.2, 2.7).above(Gain(2.2, 1.9, 2.5))
+            (True, False)
+        """
+        if self.open or other.open or self.value <= other.value:
+            return False
+        errors = math.log(self.value / self.low), math.log(other.high / other.value)
+        return math.log(self.value / other.value) > math.hypot(*errors)
+
     def words(self) -> str:
         """Return the gain in words.
 
@@ -124,7 +136,7 @@ def work(candidate: Candidate) -> float:
     """Return a fixed, noise-free measure of cost: multiply-adds, halved where they are done in integers.
 
     Two runs with one seed must choose the same plan, and measured times differ from run to run; so times decide only
-    where their intervals are apart, and this decides elsewhere.
+    where they are clearly apart, and this decides elsewhere.
     """
     integers = any(edit.activation_bits for edit in candidate.plan.of(Quantize))
     return candidate.macs * (0.5 if integers else 1.0)
@@ -135,9 +147,7 @@ def better(run: Run, one: Candidate, other: Candidate) -> bool:
     mine, theirs = gain(run, one), gain(run, other)
     assert mine is not None
     assert theirs is not None
-    if mine.low > theirs.high:
-        return True
-    return mine.high >= theirs.low and work(one) < work(other)
+    return mine.above(theirs) or (not theirs.above(mine) and work(one) < work(other))
 
 
 def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
