@@ -176,6 +176,7 @@ def one(name: str, seed: int, tools: Sequence[str], end: float) -> list[dict] | 
             "work": name,
             "seed": seed,
             "tool": tool,
+            "machine": this_machine().processor,
             "complete": complete,
             "margin": work.margin,
             "budget_s": work.budget_s,

@@ -20,11 +20,10 @@ HEADER = (
 
 def page(result: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    machine = result["machine"]
     lines = [
         "# Side by side",
         "",
-        f"`python -m bench.peers` on {machine['processor']}, {machine['cores']} cores; {versions}.",
+        f"`python -m bench.peers` on {result['machine']['cores']} cores; {versions}.",
         "",
         "All files of one piece of work run in turns, each in fresh processes; speed-ups are against the unchanged "
         "network in ONNX Runtime at the same batch and threads. The first speed-up is the median over six launches of "
@@ -51,7 +50,8 @@ def table(work: str, rows: Sequence[dict]) -> list[str]:
         f"## {work}",
         "",
         f"{first['parameters']:,} parameters; original accuracy {original:.4f} on {able[0]['sealed']:,} sealed "
-        f"samples; margin {first['margin']:g}; {first['budget_s']:g} s a tool; seeds: {', '.join(map(str, seeds))}."
+        f"samples; margin {first['margin']:g}; {first['budget_s']:g} s a tool; seeds: {', '.join(map(str, seeds))}; "
+        f"{' and '.join(dict.fromkeys(row['machine'] for row in rows))}."
         + (f" {first['about']}" if first.get("about") else ""),
         "",
         f"| {' | '.join(HEADER)} |",
