@@ -122,7 +122,7 @@ def _hastened(run: Run) -> Run:
 
 def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Sequence[str]) -> None:
     """Give the time that is left to the network that needs it most."""
-    last = _unsure(run, ladder)
+    last = _unsure(ladder)
     if not trains(run) or run.clock.budget_s is None or last is None:
         return
     epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
@@ -146,11 +146,11 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Se
         twins.of(made, paying(run, lessons, made, schemes), lessons.effort)
 
 
-def _unsure(run: Run, ladder: Ladder) -> Candidate | None:
+def _unsure(ladder: Ladder) -> Candidate | None:
     """Return the boldest network that holds, while it may not be certified; else the mildest that missed, if any."""
-    held, missing = ladder.parent, ladder.missing
-    if held is not run.base and safety(run, held) <= NEAR:
-        return held
+    if ladder.safe <= NEAR:
+        return ladder.parent
+    missing = ladder.missing
     return None if missing is None or missing.quality is None else missing
 
 

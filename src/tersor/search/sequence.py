@@ -88,10 +88,8 @@ def _without_luck(
     won, lost = counts @ np.maximum(-patterns, 0), counts @ np.maximum(patterns, 0)
     turned = np.maximum(won - lost, 0) / np.maximum(2 * won, np.finfo(float).tiny)
     part = np.max((patterns < 0) * turned, axis=1, initial=0.0)
-    lucky = (patterns < 0) & (turned > 0)
-    return np.concatenate([patterns, np.where(lucky, -patterns, patterns)]), np.concatenate(
-        [counts * (1 - part), counts * part]
-    )
+    turned_over = np.where((patterns < 0) & (turned > 0), -patterns, patterns)
+    return np.concatenate([patterns, turned_over]), np.concatenate([counts * (1 - part), counts * part])
 
 
 def best_sequence(gains: Sequence[float], passes: Bool[np.ndarray, "draws k"], most: int) -> tuple[int, ...]:
