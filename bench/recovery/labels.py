@@ -1,4 +1,4 @@
-"""`python -m bench.recovery.labels`: what labels and a refitted start are worth when a cut network is trained for long.
+"""`python -m bench.recovery.labels`: labels, mixtures and a refitted start, when a cut network is trained for long.
 
 A convolutional network on scikit-learn's digits keeps 12, 12 and 24 of its 48, 48 and 96 channels and is trained for
 60 passes; samples that were not trained on count. Paired over seeds (splits, weights and orders differ).
@@ -8,6 +8,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,10 +30,13 @@ from tersor.surgery.apply import apply, close
 
 RESULTS = Path(__file__).parents[1] / "results"
 WIDTHS = {"stem.0": 12, "block.0": 12, "down.0": 24}
-LOSSES = {
-    "teacher": KL(2.0),
-    "teacher and labels": with_labels(KL(2.0), F.cross_entropy),
-    "labels": lambda student, _, target: F.cross_entropy(student, target),
+#: How student and teacher are compared, and whether on mixtures of two samples.
+WAYS = {
+    "teacher": (KL(2.0), False),
+    "teacher and labels": (with_labels(KL(2.0), F.cross_entropy), False),
+    "labels": (lambda student, _, target: F.cross_entropy(student, target), False),
+    "teacher, mixtures": (KL(2.0), True),
+    "teacher and labels, mixtures": (with_labels(KL(2.0), F.cross_entropy, alpha=0.3), True),
 }
 PASSES = 60
 
@@ -58,8 +62,15 @@ def run(seed: int) -> dict[str, list[int]]:
     images, labels = (torch.from_numpy(array) for array in work.sealed.columns())
     found = {}
     for start, student in starts.items():
-        for name, loss in LOSSES.items():
-            made = recover(student, work.model, task.train, epochs=PASSES, loss=loss, ladder=ladder).model
+        for name, (loss, between) in WAYS.items():
+            made = recover(
+                student,
+                work.model,
+                task.train,
+                epochs=PASSES,
+                loss=loss,
+                ladder=replace(ladder, between=between),
+            ).model
             found[f"{name}, {start}"] = _differences(work.model, made, images, labels)
     return found
 
@@ -73,7 +84,7 @@ def _differences(original: nn.Module, made: nn.Module, images: Tensor, labels: T
 def page(rows: dict[str, dict[str, list[int]]], samples: int) -> str:
     """Return the table: what is lost and won, and the net loss against the usual way."""
     names = list(next(iter(rows.values())))
-    usual = f"{next(iter(LOSSES))}, refitted"
+    usual = f"{next(iter(WAYS))}, refitted"
     net = {name: [row[name][0] - row[name][1] for row in rows.values()] for name in names}
     lines = [
         f"{len(rows)} seeds, {samples} samples each that were not trained on; {PASSES} passes.",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tersor.loading.build import build_task
 from tersor.search import descend as descend_module
 from tersor.search.captures import Captures
 from tersor.search.descend import _without_free_steps
@@ -19,6 +20,7 @@ from tersor.search.limits import Limits
 from tersor.search.origin import first_twins
 from tersor.search.prices import Prices
 from tersor.search.propose import Lessons
+from tersor.search.shrink import LONG, restore
 
 MARGIN, NONE = 0.02, Limits()
 
@@ -96,3 +98,35 @@ def test_a_network_is_captured_once_and_again_after_a_journey():
     assert captures.of(first, x) is graph
     assert captures.of(second, x) is not graph
     assert pickle.loads(pickle.dumps(captures)).last is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "epochs", "mixed"),
+    [
+        (torch.rand(256, 8), LONG, True),
+        (torch.rand(256, 8), LONG - 1, False),
+        (torch.randperm(2048).view(256, 8), LONG, False),
+    ],
+    ids=["long", "short", "words"],
+)
+def test_long_recoveries_show_mixtures_of_samples_and_trust_their_labels_less(
+    monkeypatch, inputs, epochs, mixed
+):
+    class Sum(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.float())
+
+    labels = torch.arange(len(inputs)) % 2
+    task = build_task(Sum(8, 2), (inputs, labels)).task
+    seen = {}
+
+    def recover(student, teacher, split, *, epochs, loss, ladder):
+        seen.update(between=ladder.between, loss=loss)
+        return SimpleNamespace(model=student, losses=())
+
+    monkeypatch.setattr("tersor.search.shrink.recover", recover)
+    monkeypatch.setattr("tersor.search.shrink._LABELLED_STEPS", 1)
+    request = SimpleNamespace(seed=0, listen=lambda event: None, methods=("prune", "distill"))
+    restore(SimpleNamespace(task=task, request=request), task.model, epochs, "cut")
+    assert seen["between"] is mixed
+    assert (seen["loss"].alpha < 0.5) is mixed

@@ -55,8 +55,10 @@ class WithLabels:
         )
 
 
-def with_labels(teacher: Loss, labels: Callable[[Tensor, Tensor], Tensor]) -> WithLabels:
-    """Return labels with a fifth of the teacher, at a temperature of 1.
+def with_labels(
+    teacher: Loss, labels: Callable[[Tensor, Tensor], Tensor], *, alpha: float = 0.8
+) -> WithLabels:
+    """Return labels with a fifth of the teacher, or another share of it, at a temperature of 1.
 
     A network that was made smaller learns from the labels what the original never learned, which widens its distance
     from the limit; the teacher keeps it from forgetting the rest. At a temperature of 1 both gradients have the
@@ -65,6 +67,7 @@ def with_labels(teacher: Loss, labels: Callable[[Tensor, Tensor], Tensor]) -> Wi
     Args:
         teacher: the loss that fits the task.
         labels: loss of (output, target).
+        alpha: weight of the labels, in [0, 1].
 
     Example:
         >>> import torch
@@ -72,4 +75,4 @@ def with_labels(teacher: Loss, labels: Callable[[Tensor, Tensor], Tensor]) -> Wi
         KL(temperature=1.0, axis=-1, probabilities=False)
     """
     sharp = replace(teacher, temperature=1.0) if isinstance(teacher, KL | BinaryKL) else teacher
-    return WithLabels(labels, sharp, alpha=0.8)
+    return WithLabels(labels, sharp, alpha=alpha)

@@ -21,6 +21,7 @@ from tersor.recovery.cache import MOST_BYTES, TeacherCache, drawn, fingerprint, 
 from tersor.recovery.epochs import Epochs
 from tersor.recovery.layers import Kept, refit_layers
 from tersor.recovery.loop import Objective, fit
+from tersor.recovery.mixing import imitation_between, mixable
 from tersor.recovery.norms import evaluating, reestimate_norms
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import distance, imitation, live
@@ -51,6 +52,8 @@ class Ladder:
         dropout: whether what the student leaves out at random in training is left out here too. Off by default: the
             answers of the teacher keep it from learning by heart, and with noise of its own a student that is nearly
             there moves away.
+        between: whether the training rung shows mixtures of two samples in place of samples, where inputs can be mixed;
+            what the teacher answers to them is computed each time. It pays in trainings of many passes.
         training: further dials of the training rung.
 
     Raises:
@@ -74,6 +77,7 @@ class Ladder:
     cache: Path | None = None
     cache_bytes: int = MOST_BYTES
     dropout: bool = False
+    between: bool = False
     training: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -289,13 +293,22 @@ def _distillation(model: nn.Module, situation: Situation) -> Climbed | None:
         optimizer=decision.recipe,
         settings=replace(ladder.training, in_place=False, dropout=ladder.dropout),
     )
+    if _mixes(situation):
+        # The statistics are those of mixtures, which vary less than samples do.
+        reestimate_norms(trained.model, situation.samples)
     return Climbed(trained.model, f"{decision.recipe!r}: {decision.reason}", trained.losses)
 
 
+def _mixes(situation: Situation) -> bool:
+    return situation.ladder.between and mixable(situation.probe[0].inputs)
+
+
 def _objective(situation: Situation) -> Objective:
-    """Imitate the teacher itself for one pass over new views; a cache where outputs are asked for again."""
+    """Imitate the teacher itself on mixtures and for one pass over new views; else a cache of its outputs."""
     ladder, split, way = situation.ladder, situation.split, situation.ladder.training.arithmetic
     teacher, views = live(situation.teacher, way), ladder.views if ladder.augment else 1
+    if _mixes(situation):
+        return imitation_between(teacher, situation.loss, seed=ladder.training.seed, arithmetic=way)
     if situation.epochs <= views and ladder.cache is None:
         return imitation(teacher, situation.loss, way)
     loss = situation.loss

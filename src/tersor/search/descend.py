@@ -23,7 +23,7 @@ from tersor.search.propose import READY, Lessons, Proposal, glimpse, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shrink, stitch
+from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shows_mixtures, shrink, stitch
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -204,7 +204,8 @@ def _step_down(
         start = () if parent is run.base else (f"start from {parent.name}",)
         less = f"{chosen.words}, the least harm for {100 * (1 - share):.3g}% of the {run.request.goal} that could go"
         teachers = "the original and labels" if learns_labels(run.task, epochs) else "the original"
-        distil = f"distil from {teachers} for {epochs:.3g} passes"
+        shown = " over mixtures of samples" if shows_mixtures(run.task, epochs) else ""
+        distil = f"distil from {teachers} for {epochs:.3g} passes{shown}"
         return (*start, less, distil if trains(run) else "re-estimate statistics")
 
     return attempt(run, blank, build)

@@ -22,6 +22,7 @@ from tersor.planning.space import CUT, DROP, RANK, Design, Space
 from tersor.pruning.compensate import compensate
 from tersor.pruning.select import keep_highest
 from tersor.recovery.arithmetic import PLAIN, Arithmetic
+from tersor.recovery.mixing import mixable
 from tersor.recovery.recover import Ladder, recover
 from tersor.recovery.settings import Settings
 from tersor.recovery.teacher import live
@@ -38,9 +39,12 @@ from tersor.surgery.verify import heal
 #: A model after recovery, and the loss of each step.
 Restored: TypeAlias = tuple[nn.Module, tuple[float, ...]]
 
-#: Trainings of as many passes begin from plain cuts, and those of as many steps learn from labels too; for shorter ones
-#: a refitted start and the answers of the original are the quicker way back (`bench.recovery.labels`, `labels_cifar`).
+#: Trainings of as many passes begin from plain cuts and show mixtures of samples, and those of as many steps learn from
+#: labels too; for shorter ones a refitted start and the answers of the original to the samples are the quicker way back
+#: (`bench.recovery.labels`, `labels_cifar`).
 LONG, _LABELLED_STEPS = 40.0, 300
+#: Weight of the labels of mixtures of samples, which the teacher knows better than they do.
+_BETWEEN = 0.3
 #: Kinds of tasks whose labels help beside the teacher, and samples that show what the outputs are like.
 _CLASSES, _FEW = ("classification", "multilabel"), 32
 #: The words of `methods` that make a network smaller.
@@ -192,12 +196,20 @@ def learns_labels(task: Task, epochs: float) -> bool:
     return steps_in(task, epochs) >= _LABELLED_STEPS and task.loss is not None and task.kind in _CLASSES
 
 
-def _loss(task: Task) -> Loss:
+def shows_mixtures(task: Task, epochs: float) -> bool:
+    """Whether a recovery of so many passes shows mixtures of samples: a long one, of inputs that can be mixed."""
+    return epochs >= LONG and mixable(task.inputs)
+
+
+def _loss(task: Task, epochs: float) -> Loss:
     """Return the loss of teacher and labels together."""
     batch = next(task.train.batches(_FEW))
     assert batch.target is not None
     assert task.loss is not None
-    return with_labels(loss_for(live(task.model)(batch), batch.target, task.kind), task.loss)
+    teacher = loss_for(live(task.model)(batch), batch.target, task.kind)
+    if shows_mixtures(task, epochs):
+        return with_labels(teacher, task.loss, alpha=_BETWEEN)
+    return with_labels(teacher, task.loss)
 
 
 def restore(
@@ -226,13 +238,14 @@ def restore(
         training=settings,
         batch=batch_of(run.task),
         cache=memory if learns else None,
+        between=shows_mixtures(run.task, epochs),
     )
     result = recover(
         student,
         run.task.model,
         train if learns else run.task.calibration,
         epochs=epochs,
-        loss=_loss(run.task) if learns and learns_labels(run.task, epochs) else None,
+        loss=_loss(run.task, epochs) if learns and learns_labels(run.task, epochs) else None,
         ladder=ladder,
     )
     return result.model, result.losses
