@@ -1,5 +1,7 @@
 """Mixtures of samples: what the teacher answers between its training samples costs no data, and a student needs it."""
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from tersor.distillation.rules import Loss
@@ -10,12 +12,14 @@ from tersor.recovery.loop import Objective
 from tersor.recovery.teacher import Teacher
 from tersor.recovery.views import counter_rng
 
+#: Both parameters of the Beta distribution of the shares: small ones leave most samples nearly alone.
+_SPREAD = 0.3
+
 
 def mixable(inputs: Inputs) -> bool:
     """Return whether samples of `inputs` can be mixed: all their tensors are numbers of measure, not of words.
 
     Example:
-        >>> import torch
         >>> mixable((torch.zeros(2, 4),)), mixable((torch.zeros(2, 4, dtype=torch.int64),))
         (True, False)
     """
@@ -28,12 +32,12 @@ def imitation_between(
 ) -> Objective:
     r"""Return the objective that makes a student answer like `teacher` on mixtures of two samples.
 
-    $$\tilde x_i = \lambda x_i + (1 - \lambda) x_{i-1}, \qquad
-    \lambda\, \ell(s(\tilde x), t(\tilde x), y_i) + (1 - \lambda)\, \ell(s(\tilde x), t(\tilde x), y_{i-1})$$
+    $$\tilde x_i = \lambda_i x_i + (1 - \lambda_i) x_{i-1}, \qquad \lambda_i = \max(b_i, 1 - b_i), \qquad
+    b_i \sim \mathrm{Beta}(0.3, 0.3), \qquad \ell(s(\tilde x), t(\tilde x), y)$$
 
-    with one $\lambda$ uniform in [0, 1] for each batch. The teacher answers for the mixtures themselves, so they need
-    no labels; a loss that looks at labels gets those of both samples. In a long training this keeps a small student
-    from learning the samples by heart (`bench.recovery.mixing`).
+    Every sample stays the larger part of its mixture, most of them nearly alone, and keeps its label if the loss looks
+    at labels. The teacher answers for the mixtures themselves. In a long training this keeps a small student from
+    learning the samples by heart (`bench.recovery.labels`).
 
     Args:
         teacher: gives the wanted output of any batch; a cache of outputs by sample is none.
@@ -42,7 +46,6 @@ def imitation_between(
         arithmetic: how the student computes.
 
     Example:
-        >>> import torch
         >>> from tersor.distillation.mse import MSE
         >>> from tersor.recovery.teacher import live
         >>> between = imitation_between(live(nn.Identity()), MSE())
@@ -56,14 +59,21 @@ def imitation_between(
     """
 
     def objective(student: nn.Module, batch: Batch) -> Tensor:
-        share = counter_rng(seed, batch.ids[0], batch.ids[-1] % 2**64).random()
-        inputs = map_tensors(lambda x: share * x + (1 - share) * x.roll(1, 0), batch.inputs)
+        inputs = _mixed(batch, seed)
         wanted = teacher(Batch(inputs, batch.target, batch.ids))
         output = arithmetic.output(student, inputs)
-        wanted = wanted.to(output.device)
-        if batch.target is None:
-            return loss(output, wanted, None)
-        target = batch.target.to(output.device)
-        return share * loss(output, wanted, target) + (1 - share) * loss(output, wanted, target.roll(1, 0))
+        target = None if batch.target is None else batch.target.to(output.device)
+        return loss(output, wanted.to(output.device), target)
 
     return objective
+
+
+def _mixed(batch: Batch, seed: int) -> Inputs:
+    drawn = counter_rng(seed, batch.ids[0], batch.ids[-1] % 2**64).beta(_SPREAD, _SPREAD, len(batch.ids))
+    shares = torch.from_numpy(np.maximum(drawn, 1 - drawn))
+
+    def mix(x: Tensor) -> Tensor:
+        share = shares.to(x).view(-1, *[1] * (x.dim() - 1))
+        return share * x + (1 - share) * x.roll(1, 0)
+
+    return map_tensors(mix, batch.inputs)

@@ -43,7 +43,7 @@ Restored: TypeAlias = tuple[nn.Module, tuple[float, ...]]
 #: labels too; for shorter ones a refitted start and the answers of the original to the samples are the quicker way back
 #: (`bench.recovery.labels`, `labels_cifar`).
 LONG, _LABELLED_STEPS = 40.0, 300
-#: Weight of the labels of mixtures of samples, which the teacher knows better than they do.
+#: Weight of the labels where mixtures of samples are shown: they are those of the larger parts.
 _BETWEEN = 0.3
 #: Kinds of tasks whose labels help beside the teacher, and samples that show what the outputs are like.
 _CLASSES, _FEW = ("classification", "multilabel"), 32
