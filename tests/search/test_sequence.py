@@ -63,12 +63,17 @@ def test_scores_that_are_no_counts_are_foreseen_too():
     assert far < 0.1
 
 
-def test_wins_of_the_search_data_are_taken_for_luck():
-    won, even = np.zeros((500, 1)), np.zeros((500, 1))
-    won[:12], even[:6], even[6:12] = -1, -1, 1
-    lucky, other = (outlook(d, (0.5,), samples=1000, margin=0.01).mean() for d in (won, even))
-    assert lucky < 0.9
-    assert abs(lucky - other) < 0.1
+def chance(won, lost, samples):
+    rows = np.zeros((samples, 1))
+    rows[:won], rows[won : won + lost] = -1, 1
+    return outlook(rows, (0.5,), samples=1000, margin=0.01).mean()
+
+
+def test_wins_on_few_samples_are_taken_for_luck_and_those_on_many_for_skill():
+    few, even, many = chance(12, 0, 200), chance(6, 6, 200), chance(120, 0, 2000)
+    assert few < 0.97
+    assert few - even < 0.5 * (chance(120, 0, 2000) - chance(60, 60, 2000))
+    assert many > 0.99
 
 
 def test_a_candidate_that_differs_nowhere_goes_before_one_that_won():

@@ -34,8 +34,8 @@ def outlook(
     What is seen on the search data is resampled with random weights (Bayesian bootstrap), so that candidates which
     fail on the same samples fail together, and so that few search samples give wide prospects. Each candidate is
     assumed to differ on a little more than was seen, the more of the network was taken away, and to lose some of
-    what milder ones lose. None is assumed to be better than the original: where one won more than it lost, that is
-    the luck of the search data.
+    what milder ones lose. Where one won more than it lost, part of that is taken for the luck of the search data: the
+    more of it, the fewer samples tell.
 
     Args:
         differences: scores of the original minus those of each candidate, mild to bold, on the search samples.
@@ -56,7 +56,7 @@ def outlook(
     """
     rng = np.random.default_rng(seed)
     exact = bool(np.isin(differences, (-1.0, 0.0, 1.0)).all())
-    patterns, counts = _without_luck(*np.unique(differences, axis=0, return_counts=True))
+    patterns, counts = _without_luck(*np.unique(differences, axis=0, return_counts=True), margin)
     size = 1.0 if exact else float(np.abs(differences).max(initial=margin))
     weights = np.interp(taken, (0.0, 1.0), _PRIOR)
     # Half of what a milder candidate loses, those after it lose as well; the rest, and what one wins, is its own.
@@ -78,15 +78,21 @@ def outlook(
 
 
 def _without_luck(
-    patterns: Float[np.ndarray, "m k"], counts: Num[np.ndarray, " m"]
+    patterns: Float[np.ndarray, "m k"], counts: Num[np.ndarray, " m"], margin: float
 ) -> tuple[Float[np.ndarray, "2*m k"], Float[np.ndarray, " 2*m"]]:
-    """Return patterns with their counts, where of each candidate that won more than it lost some wins are losses.
+    r"""Return patterns with their counts, where of each candidate that won more than it lost some wins are losses.
+
+    The share of a net win that is luck, for true differences that spread about zero by the margin $\delta$:
+
+    $$\frac{v}{v + \delta^2}, \qquad v = \frac{1}{n^2} \sum_i d_i^2$$
 
     Those that won on the same samples lose on the same: a pattern is turned for all of them, as often as the one that
     it is needed for most.
     """
     won, lost = counts @ np.maximum(-patterns, 0), counts @ np.maximum(patterns, 0)
-    turned = np.maximum(won - lost, 0) / np.maximum(2 * won, np.finfo(float).tiny)
+    error = counts @ patterns**2 / counts.sum() ** 2
+    luck = error / (error + margin**2)
+    turned = luck * np.maximum(won - lost, 0) / np.maximum(2 * won, np.finfo(float).tiny)
     part = np.max((patterns < 0) * turned, axis=1, initial=0.0)
     turned_over = np.where((patterns < 0) & (turned > 0), -patterns, patterns)
     return np.concatenate([patterns, turned_over]), np.concatenate([counts * (1 - part), counts * part])
