@@ -99,7 +99,8 @@ def page(rows: dict[str, dict[str, list[int]]], samples: int) -> str:
         ahead = "" if name == usual else f"{statistics.mean(gained):+.1f} [{low:+.1f}, {high:+.1f}]"
         lines.append(f"| {name} | {told} | {statistics.mean(net[name]):+.1f} | {ahead} |")
     title = (
-        "# Labels beside the teacher, and where a long training starts\n\n`python -m bench.recovery.labels`. "
+        "# Labels beside the teacher, mixtures of samples, and where a long training starts\n\n"
+        "`python -m bench.recovery.labels`. "
     )
     return title + "\n".join(lines) + "\n"
 
