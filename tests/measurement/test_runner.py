@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import numpy as np
 import psutil
@@ -19,9 +20,13 @@ def process_of(runner: Runner) -> psutil.Process:
     return process
 
 
-def test_a_process_that_dies_is_an_error_that_names_the_file(small):
+@pytest.mark.parametrize("gone", [True, False], ids=["before it is asked", "while it is asked"])
+def test_a_process_that_dies_is_an_error_that_names_the_file(small, gone):
     with Runner(small, ARRAYS) as runner:
-        os.kill(process_of(runner).pid, signal.SIGKILL)
+        process = process_of(runner)
+        os.kill(process.pid, signal.SIGKILL)
+        while gone and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
         with pytest.raises(
             MeasurementError, match=r"runs small\.onnx in onnxruntime ended with exit code -9"
         ):

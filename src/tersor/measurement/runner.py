@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -142,8 +143,10 @@ class Runner:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._log):
-            if pipe is not None:
-                pipe.close()
+            # A request that a dead process never read is still in the pipe, which is closed all the same.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
         self._folder.cleanup()
 
     def _listen(self) -> None:
