@@ -79,10 +79,18 @@ def ahead(rows: Sequence[dict]) -> str:
     if best == own:
         place = own.removeprefix("tersor")
         return f"tersor's{place} is the fastest file that is shown to hold the margin, {medians[best]:.2f}x."
-    return (
-        f"The fastest file that is shown to hold the margin is that of {best}, {medians[best]:.2f}x; tersor's reaches "
-        f"{ours[own]:.2f}x."
+    seeds = len({row["seed"] for row in rows})
+    held = (
+        f" where it holds it, with {len(speeds[best])} of {seeds} seeds" if len(speeds[best]) < seeds else ""
     )
+    sentence = (
+        f"The fastest file that is shown to hold the margin is that of {best}, {medians[best]:.2f}x{held}; tersor's "
+        f"reaches {ours[own]:.2f}x"
+    )
+    steady = {tool: ratio for tool, ratio in medians.items() if len(speeds[tool]) == seeds}
+    if held and own in steady and ours[own] == max(steady.values()):
+        return f"{sentence}, the fastest of those that hold it with every seed."
+    return f"{sentence}."
 
 
 def line(tool: str, rows: Sequence[dict]) -> str:
