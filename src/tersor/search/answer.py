@@ -5,14 +5,20 @@ from dataclasses import replace
 
 from tersor.certification.certificate import Speedup
 from tersor.errors import MeasurementError
+from tersor.exporting.artefact import Artefact
 from tersor.measurement.measure import compare, measure_all
 from tersor.measurement.result import Comparison
 from tersor.reporting.words import counted
 from tersor.search.candidate import Candidate
-from tersor.search.ending import PACES
+from tersor.search.ending import PACES, Pace
 from tersor.search.finalists import gain, shortcoming
 from tersor.search.outcome import Fate
 from tersor.search.run import Run
+
+#: Goals at which files are timed; sizes need no second look.
+_TIMED = ("latency", "throughput")
+#: Finalists before the boldest that are timed against it.
+_NEIGHBOURS = 2
 
 
 def measured(run: Run, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -64,12 +70,46 @@ def _with_speed(run: Run, candidate: Candidate, result: object) -> Candidate:
     return done
 
 
+def in_preference(run: Run, passed: Sequence[Candidate]) -> list[Candidate]:
+    """Return the finalists that hold, the best first: the boldest, unless one before it is shown to be faster.
+
+    Of two whose first times did not tell them apart, the one with less work stands for the faster. Integers, for one,
+    are not twice as fast in every network; so the two are timed against each other, if there is time for it.
+    """
+    ranked = list(passed[::-1])
+    for milder in passed[-2 : -2 - _NEIGHBOURS : -1]:
+        pace = run.ending.duel_pace(run.clock.remaining_s)
+        if pace is None or _apart(run, ranked[0], milder):
+            continue
+        duel = _looked(run, ranked[0].files, milder.files, pace)
+        if duel.low > 1.0:
+            times = f"{duel.ratio:.2f}x ({duel.low:.2f} to {duel.high:.2f}) as fast as {ranked[0].name}"
+            run.say("measure", f"{milder.name} holds too, and is {times}")
+            ranked.remove(milder)
+            ranked.insert(0, milder)
+    return ranked
+
+
+def _apart(run: Run, bolder: Candidate, milder: Candidate) -> bool:
+    """Whether the first measurement told which is better; that of sizes always does."""
+    one, other = gain(run, bolder), gain(run, milder)
+    assert one is not None
+    assert other is not None
+    return run.request.goal not in _TIMED or one.above(other)
+
+
 def confirm(run: Run, chosen: Candidate) -> Candidate | None:
     """Return the certified candidate, measured longer; None if its gain or its limits do not stand that."""
-    pace = run.ending.last_pace(run.clock.remaining_s)
+    speed = _looked(run, run.rivals, chosen.files, run.ending.last_pace(run.clock.remaining_s))
+    best = replace(chosen, speed=speed)
+    return None if shortcoming(run, best, final=True) else _with_speedup(best)
+
+
+def _looked(run: Run, bases: Sequence[Artefact], files: Sequence[Artefact], pace: Pace) -> Comparison:
+    """Return how much faster `files` are than `bases`, in the target in which they do worst."""
     speeds = [
         compare(
-            rival,
+            base,
             file,
             run.task.inputs,
             threads=run.request.threads,
@@ -77,11 +117,9 @@ def confirm(run: Run, chosen: Candidate) -> Candidate | None:
             batch=run.request.call_size,
             launches=pace.looks,
         )
-        for rival, file in zip(run.rivals, chosen.files, strict=True)
+        for base, file in zip(bases, files, strict=True)
     ]
-    speed = min(speeds, key=lambda one: one.low)
-    best = replace(chosen, speed=speed)
-    return None if shortcoming(run, best, final=True) else _with_speedup(best)
+    return min(speeds, key=lambda one: one.low)
 
 
 def _with_speedup(best: Candidate) -> Candidate:

@@ -21,7 +21,7 @@ from tersor.loading.onnx.graph_model import GraphModel
 from tersor.loading.split import Shares
 from tersor.reporting.folder import refuse_foreign
 from tersor.reporting.remains import clear_remains
-from tersor.search.answer import confirm, in_order, measured
+from tersor.search.answer import confirm, in_order, in_preference, measured
 from tersor.search.asked import ASKED, Asked
 from tersor.search.baseline import ORIGINAL, relocated, start
 from tersor.search.candidate import Candidate
@@ -226,7 +226,8 @@ def _settled(run: Run, stage: Stage, order: Order, output: Path) -> Run:
 def _search(run: Run, stage: Stage) -> Result:
     finalists, others = _frozen(run, stage)
     sealed = try_finalists(run, finalists, stage.seal) if finalists else NOT_TRIED
-    best = next((found for bold in sealed.passed[:-3:-1] if (found := confirm(run, bold))), None)
+    answers = in_preference(run, sealed.passed)[:2]
+    best = next((found for answer in answers if (found := confirm(run, answer))), None)
     best = best and run.journal.completed(best, run.task.inputs, calibration_inputs(run.task))
     tried = in_order(stage.made, (*others, *sealed.tested), best)
     outcome = Outcome.INTERRUPTED if stage.stops.asked else _outcome(best, tried, hurried=stage.hurried)

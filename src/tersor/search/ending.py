@@ -54,9 +54,13 @@ class Ending:
         """
         return pace.glances * (files + 1) * (self.launch_s + _WARMUP_S) + files * pace.glance_s
 
+    def looking_s(self, pace: Pace) -> float:
+        """Return the seconds in which one file is measured against another."""
+        return pace.looks * 2 * (self.launch_s + _WARMUP_S) + pace.look_s
+
     def closing_s(self, pace: Pace) -> float:
         """Return the seconds in which the answer is measured and the folder written."""
-        return pace.looks * 2 * (self.launch_s + _WARMUP_S) + pace.look_s + self.report_s
+        return self.looking_s(pace) + self.report_s
 
     @property
     def test_s(self) -> float:
@@ -90,3 +94,14 @@ class Ending:
     def last_pace(self, left_s: float) -> Pace:
         """Return the most careful pace at which the answer is measured and written within `left_s`."""
         return next((pace for pace in PACES if _SLACK * self.closing_s(pace) <= left_s), PACES[-1])
+
+    def duel_pace(self, left_s: float) -> Pace | None:
+        """Return the most careful pace for two finalists if the answer is then measured as carefully; None for none.
+
+        Example:
+            >>> ending = Ending(launch_s=0.7)
+            >>> [pace and pace.look_s for pace in (ending.duel_pace(left_s) for left_s in (10.0, 20.0, 100.0))]
+            [None, 1.0, 8.0]
+        """
+        needed = ((pace, _SLACK * (self.looking_s(pace) + self.closing_s(pace))) for pace in PACES)
+        return next((pace for pace, needed_s in needed if needed_s <= left_s), None)

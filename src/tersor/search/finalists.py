@@ -155,9 +155,9 @@ def choose_finalists(run: Run, candidates: Sequence[Candidate]) -> tuple[list[Ca
 
     The less was taken away, the safer a candidate is before any data is seen; that order holds unless the search data
     speak clearly against it. Each finalist is better at the goal than all before it, so that the last one that passes
-    is the answer. As the first refusal ends the test, only those go before it that are expected to help: of a metric
-    with scores, the sequence of the largest expected gain; else, of more than eight, or than there is time for, the
-    safest and the boldest others.
+    is the answer, unless a second look at times that did not tell two apart shows another to be faster. As the first
+    refusal ends the test, only those go before it that are expected to help: of a metric with scores, the sequence of
+    the largest expected gain; else, of more than eight, or than there is time for, the safest and the boldest others.
     """
     judged = [judge(run, candidate) for candidate in candidates]
     others = [candidate for candidate in judged if candidate.fate is not Fate.UNTESTED]

@@ -31,7 +31,7 @@ class Sealed:
 
     @property
     def passed(self) -> tuple[Candidate, ...]:
-        """The finalists that hold, safest first; the last one is the best."""
+        """The finalists that hold, safest first; the last one does the least work."""
         return tuple(candidate for candidate in self.tested if candidate.fate is Fate.CERTIFIED)
 
 
