@@ -8,7 +8,7 @@ from tersor.exporting.artefact import Artefact
 from tersor.graph.trace import trace
 from tersor.planning.anatomy import Left, anatomy
 from tersor.planning.cost_model import features
-from tersor.planning.plan import Plan
+from tersor.planning.plan import Factorize, Plan
 from tersor.recovery.arithmetic import PLAIN
 from tersor.search.candidate import Candidate
 from tersor.search.effort import FINE, plan_effort, quickest_for, steps_in
@@ -19,11 +19,20 @@ from tersor.search.ladder import NEAR, Ladder
 from tersor.search.origin import best_schemes, first_twins, mend, paying
 from tersor.search.outcome import Fate
 from tersor.search.prices import Prices, glance
-from tersor.search.propose import READY, Lessons, Proposal, glimpse, propose
+from tersor.search.propose import READY, Exhausted, Lessons, Proposal, glimpse, propose
 from tersor.search.rehearse import rehearse
 from tersor.search.run import Run, attempt, trains
 from tersor.search.rungs import TooBold, climb, refuse_hopeless
-from tersor.search.shrink import LONG, SHRINKING, learns_labels, restored, shows_mixtures, shrink, stitch
+from tersor.search.shrink import (
+    LONG,
+    SHRINKING,
+    Survey,
+    learns_labels,
+    restored,
+    shows_mixtures,
+    shrink,
+    stitch,
+)
 from tersor.search.twins import Report, Twins
 
 #: A stitched model that is as good as recovered gets this part of the training: time is for bolder steps.
@@ -122,8 +131,8 @@ def _hastened(run: Run) -> Run:
 
 def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Sequence[str]) -> None:
     """Give the time that is left to the network that needs it most."""
-    last = _unsure(ladder)
-    if not trains(run) or run.clock.budget_s is None or last is None:
+    last = _last(ladder)
+    if not trains(run) or run.clock.budget_s is None or last is run.base:
         return
     epochs = lessons.effort.epochs_for(last.macs / run.base.macs, run.clock, _REST)
     if steps_in(run.task, epochs) < _LEAST_STEPS:
@@ -146,12 +155,11 @@ def _go_on(run: Run, ladder: Ladder, lessons: Lessons, twins: Twins, schemes: Se
         twins.of(made, paying(run, lessons, made, schemes), lessons.effort)
 
 
-def _unsure(ladder: Ladder) -> Candidate | None:
-    """Return the boldest network that holds, while it may not be certified; else the mildest that missed, if any."""
-    if ladder.safe <= NEAR:
-        return ladder.parent
-    missing = ladder.missing
-    return None if missing is None or missing.quality is None else missing
+def _last(ladder: Ladder) -> Candidate:
+    """Return the mildest network that missed if the boldest that holds is safe, else that one."""
+    if ladder.safe > NEAR and ladder.missing is not None and ladder.missing.quality is not None:
+        return ladder.missing
+    return ladder.parent
 
 
 def _files(origin: Candidate, twins: dict[str, Candidate], scheme: str | None) -> dict[str, Artefact]:
@@ -175,8 +183,7 @@ def _step_down(
     def build(blank: Candidate) -> Candidate:
         if lessons.whole is None:
             lessons.whole = lessons.survey(run, run.base).space
-        known = lessons.survey(run, parent)
-        proposals = propose(run, known, lessons, precisions, share)
+        start, known, proposals = _proposed(run, parent, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
         least = _LEAST_STEPS / steps_in(run.task, 1.0) if trains(run) else 0.0
         chosen, epochs = _chosen(
@@ -195,20 +202,40 @@ def _step_down(
         if epochs >= LONG:
             stitched = stitch(run, known, stitched.plan, refit=False)
         begun_s = time.monotonic()
-        made = shrink(run, parent, stitched, epochs)(replace(blank, steps=steps(chosen, epochs)))
+        made = shrink(run, start, stitched, epochs)(replace(blank, steps=steps(start, chosen, epochs)))
         seconds = time.monotonic() - begun_s
         lessons.effort = lessons.effort.observed(macs / run.base.macs, epochs, seconds)
         return made
 
-    def steps(chosen: Proposal, epochs: float) -> tuple[str, ...]:
-        start = () if parent is run.base else (f"start from {parent.name}",)
+    def steps(start: Candidate, chosen: Proposal, epochs: float) -> tuple[str, ...]:
+        begin = () if start is run.base else (f"start from {start.name}",)
         less = f"{chosen.words}, the least harm for {100 * (1 - share):.3g}% of the {run.request.goal} that could go"
         teachers = "the original and labels" if learns_labels(run.task, epochs) else "the original"
         shown = " over mixtures of samples" if shows_mixtures(run.task, epochs) else ""
         distil = f"distil from {teachers} for {epochs:.3g} passes{shown}"
-        return (*start, less, distil if trains(run) else "re-estimate statistics")
+        return (*begin, less, distil if trains(run) else "re-estimate statistics")
 
     return attempt(run, blank, build)
+
+
+def _proposed(
+    run: Run, parent: Candidate, lessons: Lessons, precisions: tuple[str, ...], share: float
+) -> tuple[Candidate, Survey, tuple[Proposal, ...]]:
+    """Return where a step starts, what can be done to that, and designs: the parent, or else the original.
+
+    The layers that the parent has factorized stay two, however little is left of them; the original still has them
+    whole.
+    """
+    known = lessons.survey(run, parent)
+    try:
+        return parent, known, propose(run, known, lessons, precisions, share)
+    except Exhausted:
+        if not parent.plan.of(Factorize):
+            raise
+    run.say("candidate", f"what is left of {parent.name} cannot be made much better: the next starts anew")
+    known = lessons.survey(run, run.base)
+    lessons.whole = known.space
+    return run.base, known, propose(run, known, lessons, precisions, share)
 
 
 def _chosen(

@@ -51,6 +51,11 @@ class Prices:
         """Whether prices are latencies."""
         return self.goal not in _BYTES
 
+    @property
+    def error(self) -> float:
+        """Relative error of the prices on models held out; 0 where they are exact, or none was held out."""
+        return (self.model.error or 0.0) if self.timed and self.model is not None else 0.0
+
     def of(self, anatomy: Anatomy, left: Left, precision: str) -> float:
         """Return the price of what is left of a network in a precision: seconds or bytes."""
         if not self.timed:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
-from math import inf, log
+from math import inf, log, sqrt
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -54,6 +54,10 @@ _STEP = 0.93
 _TOLERANCE = 1.02
 #: Share of the time left that one outer search may take, and the distance told of a design that is too dear.
 _OUTER_SHARE, _FAR = 0.04, 1e6
+
+
+class Exhausted(PlanError):
+    """No further step of worth is left of a network that was made smaller before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,7 @@ def propose(
     budget leaves time, an outer search over multipliers of the harms adds its best.
 
     Raises:
+        Exhausted: if no further step of worth is left of a network that was made smaller before.
         TersorError: if no proposal can be built.
     """
     kinds = tuple(dict.fromkeys(unit.kind for unit in known.space.units))
@@ -188,10 +193,11 @@ def glimpse(run: Run, known: Survey, lessons: Lessons, precisions: Sequence[str]
 def _aim(space: Space, lessons: Lessons, precisions: Sequence[str], share: float) -> tuple[str, float]:
     """Return the precision that reaches the price of `share` with the least harm, and the price to come down to.
 
-    Where what is left of the network is cheaper already, the price is that much less that the step is worth its while.
+    Where what is left of the network is cheaper already, the price is that much less that the step is worth its while;
+    where only the error of the prices may hide that there is so much to gain, it is halfway to the cheapest.
 
     Raises:
-        PlanError: if no further step of worth is left of a network that was made smaller before.
+        Exhausted: if no further step of worth is left.
     """
     wanted, first = lessons.target(precisions, share), space is lessons.whole
     weighed = space.weighed(weights_by(lessons.weights))
@@ -200,6 +206,9 @@ def _aim(space: Space, lessons: Lessons, precisions: Sequence[str], share: float
         price = lessons.prices.on(space, precision)
         target = wanted if first else min(wanted, _STEP * price(space.origin))
         point = walk(weighed, price, target)
+        if not first and 1.0 < point.cost / target / _TOLERANCE <= 1.0 + lessons.prices.error:
+            target = sqrt(price(space.origin) * point.cost)
+            point = walk(weighed, price, target)
         misses = point.cost > target * _TOLERANCE
         return misses, point.cost if misses else point.harm, target
 
@@ -207,7 +216,7 @@ def _aim(space: Space, lessons: Lessons, precisions: Sequence[str], share: float
     best = min(found, key=lambda precision: found[precision][:2])
     misses, _, target = found[best]
     if misses and not first:
-        raise PlanError(f"what is left cannot be made {1 - _STEP:.0%} better at the goal")
+        raise Exhausted(f"what is left cannot be made {1 - _STEP:.0%} better at the goal")
     return best, target
 
 

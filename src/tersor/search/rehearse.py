@@ -26,8 +26,9 @@ from tersor.search.run import Run
 
 #: Copies that are timed in each precision: without a budget, and at most.
 COPIES, MOST = 8, 24
-#: Seconds that a thinned copy takes, and the share of the time left that all copies with fewer channels may take.
-_COPY_S, _SHARE = 2.0, 0.08
+#: Seconds that a thinned copy takes, and the share of the time left that all copies with fewer channels may take; so
+#: many copies a precision may take the larger share, as fewer do not tell a constant from what channels cost.
+_COPY_S, _SHARE, _LEAST, _LARGER_SHARE = 2.0, 0.08, 4, 0.2
 #: Factorized copies are made where there are so many seconds, for a further share of them.
 _ROOMY_S, _FACTORS_SHARE = 300.0, 0.06
 #: Which part of the layers that can be factorized is, and at which of their ranks, from high to low.
@@ -121,11 +122,12 @@ def copies_for(left_s: float, precisions: int) -> int:
 
     Example:
         >>> copies_for(float("inf"), 2), copies_for(60.0, 2), copies_for(1500.0, 2)
-        (8, 1, 24)
+        (8, 3, 24)
     """
     if left_s == float("inf"):
         return COPIES
-    return int(min(MOST, max(0.0, _SHARE * left_s / _COPY_S / max(1, precisions))))
+    fit = max(0.0, left_s) / _COPY_S / max(1, precisions)
+    return int(min(MOST, max(_SHARE * fit, min(_LEAST, _LARGER_SHARE * fit))))
 
 
 def designs(space: Space, count: int, seed: int) -> list[Design]:
