@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from tersor.loading.build import build_task
+from tersor.planning.plan import Factorize, Plan
 from tersor.search import descend as descend_module
+from tersor.search.candidate import Candidate
 from tersor.search.captures import Captures
 from tersor.search.descend import _without_free_steps
 from tersor.search.effort import BOLD, FINE, MILD, Effort
@@ -19,7 +21,7 @@ from tersor.search.ladder import Ladder
 from tersor.search.limits import Limits
 from tersor.search.origin import first_twins
 from tersor.search.prices import Prices
-from tersor.search.propose import Lessons
+from tersor.search.propose import Exhausted, Lessons
 from tersor.search.shrink import LONG, restore
 
 MARGIN, NONE = 0.02, Limits()
@@ -130,3 +132,25 @@ def test_long_recoveries_show_mixtures_of_samples_and_trust_their_labels_less(
     restore(SimpleNamespace(task=task, request=request), task.model, epochs, "cut")
     assert seen["between"] is mixed
     assert (seen["loss"].alpha < 0.5) is mixed
+
+
+@pytest.mark.parametrize(("edits", "begins"), [((Factorize("fc1", 4),), "original"), ((), None)])
+def test_a_step_starts_anew_where_factorized_layers_leave_nothing_to_take(monkeypatch, edits, begins):
+    origin, parent = Candidate("original", Plan()), Candidate("joint 80%", Plan(edits))
+    spaces = {candidate.name: SimpleNamespace(space=candidate.name) for candidate in (origin, parent)}
+    lessons = SimpleNamespace(survey=lambda run, candidate: spaces[candidate.name], whole=None)
+
+    def propose(run, known, *_):
+        if known.space == "joint 80%":
+            raise Exhausted("nothing left")
+        return ("design",)
+
+    monkeypatch.setattr(descend_module, "propose", propose)
+    asked = SimpleNamespace(base=origin, say=lambda *_: None)
+    if begins is None:
+        with pytest.raises(Exhausted):
+            descend_module._proposed(asked, parent, lessons, ("float",), 0.08)
+        return
+    start, known, proposals = descend_module._proposed(asked, parent, lessons, ("float",), 0.08)
+    assert (start.name, known.space, proposals) == (begins, begins, ("design",))
+    assert lessons.whole == begins
