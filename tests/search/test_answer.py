@@ -9,30 +9,14 @@ import torch
 from torch import nn
 
 from tersor.exporting.export import export
-from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan
 from tersor.search.answer import in_preference
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
 from tersor.search.ending import Ending
+from tests.search.times import compared
 
 IMAGES = (torch.zeros(1, 16),)
-
-
-def timed(value, low, high):
-    one = Measurement(1.0, 1.0, 1.0, 1.0, 10_000, 0.1, 100, 1, 1, "onnxruntime", 100)
-    return Comparison(
-        ratio=value,
-        low=low,
-        high=high,
-        blocks=20,
-        dropped=0,
-        launches=3,
-        base=one,
-        candidate=one,
-        verdict=verdict_of(low, high),
-        contention=0.0,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +44,7 @@ def run_with(goal="latency", budget_s=None, heard=None):
     )
 
 
-UNCLEAR, CLEAR = timed(2.0, 1.2, 3.2), timed(2.0, 1.99, 2.01)
+UNCLEAR, CLEAR = compared(2.0, 1.2, 3.2), compared(2.0, 1.99, 2.01)
 
 
 @pytest.fixture
@@ -98,7 +82,7 @@ def test_the_one_before_the_last_but_one_can_be_the_fastest(files, quick):
 @pytest.mark.parametrize(
     ("options", "speeds"),
     [
-        ({}, (timed(1.5, 1.49, 1.51), CLEAR)),
+        ({}, (compared(1.5, 1.49, 1.51), CLEAR)),
         ({"budget_s": 1.0}, (UNCLEAR, UNCLEAR)),
         ({"goal": "memory"}, (UNCLEAR, UNCLEAR)),
     ],

@@ -12,6 +12,7 @@ from torch import nn
 from tersor.loading.build import build_task
 from tersor.planning.plan import Factorize, Plan
 from tersor.search import descend as descend_module
+from tersor.search import propose as propose_module
 from tersor.search.candidate import Candidate
 from tersor.search.captures import Captures
 from tersor.search.descend import _without_free_steps
@@ -138,7 +139,8 @@ def test_long_recoveries_show_mixtures_of_samples_and_trust_their_labels_less(
 def test_a_step_starts_anew_where_factorized_layers_leave_nothing_to_take(monkeypatch, edits, begins):
     origin, parent = Candidate("original", Plan()), Candidate("joint 80%", Plan(edits))
     spaces = {candidate.name: SimpleNamespace(space=candidate.name) for candidate in (origin, parent)}
-    lessons = SimpleNamespace(survey=lambda run, candidate: spaces[candidate.name], whole=None)
+    monkeypatch.setattr(propose_module, "survey", lambda run, candidate, samples: spaces[candidate.name])
+    lessons = Lessons(Prices("latency"))
 
     def propose(run, known, *_):
         if known.space == "joint 80%":

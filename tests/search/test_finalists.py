@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tersor.exporting.artefact import Artefact
 from tersor.loading.metric import Metric
 from tersor.measurement.quality import Quality
-from tersor.measurement.result import Comparison, Measurement, verdict_of
 from tersor.planning.plan import Plan, Quantize
 from tersor.search.candidate import Candidate
 from tersor.search.clock import Clock
@@ -22,6 +21,7 @@ from tersor.search.ending import Ending
 from tersor.search.finalists import better, choose_finalists, judge, safety, shortcoming
 from tersor.search.limits import Limits
 from tersor.search.outcome import Fate
+from tests.search.times import compared
 
 ACCURACY = Metric("accuracy", lambda o, t: float((o == t).float().mean()))
 
@@ -32,22 +32,7 @@ def quality(correct, count=1000):
 
 
 def timed(ratio, spread=0.01):
-    def measured(seconds):
-        return Measurement(seconds, seconds, seconds, 1 / seconds, 10_000, 0.1, 100, 1, 1, "onnxruntime", 100)
-
-    low, high = ratio * (1 - spread), ratio * (1 + spread)
-    return Comparison(
-        ratio=ratio,
-        low=low,
-        high=high,
-        blocks=20,
-        dropped=0,
-        launches=3,
-        base=measured(1.0),
-        candidate=measured(1 / ratio),
-        verdict=verdict_of(low, high),
-        contention=0.0,
-    )
+    return compared(ratio, ratio * (1 - spread), ratio * (1 + spread))
 
 
 def candidate(name, correct, ratio, macs=100, spread=0.01):

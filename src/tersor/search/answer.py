@@ -13,10 +13,9 @@ from tersor.search.candidate import Candidate
 from tersor.search.ending import PACES, Pace
 from tersor.search.finalists import gain, shortcoming
 from tersor.search.outcome import Fate
+from tersor.search.prices import BYTES
 from tersor.search.run import Run
 
-#: Goals at which files are timed; sizes need no second look.
-_TIMED = ("latency", "throughput")
 #: Finalists before the boldest that are timed against it.
 _NEIGHBOURS = 2
 
@@ -95,7 +94,7 @@ def _apart(run: Run, bolder: Candidate, milder: Candidate) -> bool:
     one, other = gain(run, bolder), gain(run, milder)
     assert one is not None
     assert other is not None
-    return run.request.goal not in _TIMED or one.above(other)
+    return run.request.goal in BYTES or one.above(other)
 
 
 def confirm(run: Run, chosen: Candidate) -> Candidate | None:

@@ -101,7 +101,6 @@ def _without_free_steps(run: Run, ladder: Ladder, lessons: Lessons, precisions: 
         try:
             with watched(max(0.0, run.clock.left_s / 2), run.request.max_memory, run.executor.processes):
                 known = lessons.survey(run, run.base)
-                lessons.whole = known.space
                 lost = glimpse(run, known, lessons, precisions, share)
         except (Exceeded, Exception):  # whatever it is, the step itself says it
             return ladder
@@ -182,7 +181,7 @@ def _step_down(
 
     def build(blank: Candidate) -> Candidate:
         if lessons.whole is None:
-            lessons.whole = lessons.survey(run, run.base).space
+            lessons.survey(run, run.base)
         start, known, proposals = _proposed(run, parent, lessons, precisions, share)
         macs = known.space.anatomy.macs(known.space.left(proposals[0].point.design))
         least = _LEAST_STEPS / steps_in(run.task, 1.0) if trains(run) else 0.0
@@ -234,7 +233,6 @@ def _proposed(
             raise
     run.say("candidate", f"what is left of {parent.name} cannot be made much better: the next starts anew")
     known = lessons.survey(run, run.base)
-    lessons.whole = known.space
     return run.base, known, propose(run, known, lessons, precisions, share)
 
 

@@ -18,6 +18,7 @@ from tersor.quantization.recipe import Recipe
 from tersor.quantization.schemes import KERNELS, schemes
 from tersor.quantization.tables import site_of_table
 from tersor.search.candidate import Candidate
+from tersor.search.prices import BYTES
 from tersor.search.run import Build, Run, calibration_inputs, codes_for, placed
 from tersor.search.shrink import restore
 from tersor.search.stored import Grid, remade
@@ -50,7 +51,7 @@ def schemes_for(run: Run) -> tuple[str, ...]:
     except TersorError as error:
         run.say("candidate", f"no integers: {str(error).strip().partition(chr(10))[0]}")
         return ()
-    tight = run.request.goal not in ("size", "memory") and run.clock.left_s < _TIGHT_S
+    tight = run.request.goal not in BYTES and run.clock.left_s < _TIGHT_S
     if tight and not run.task.drawn:  # without data there is little else to spend the time on
         allowed = [kind for kind in allowed if kind not in SCHEMES["weight_only"]]
     return unlearned([kind for kind in found if kind in allowed], run.task)

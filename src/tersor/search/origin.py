@@ -10,6 +10,7 @@ from tersor.search.candidate import Candidate
 from tersor.search.effort import FREE, plan_effort
 from tersor.search.finalists import safety
 from tersor.search.integers import BITS
+from tersor.search.prices import BYTES
 from tersor.search.propose import Lessons
 from tersor.search.run import Run, trains
 from tersor.search.twins import Twins
@@ -31,7 +32,7 @@ def first_twins(run: Run, twins: Twins) -> dict[str, Candidate]:
     begun_s = time.monotonic()
     made = twins.rounded(run.base, both)
     each_s, left_s = (time.monotonic() - begun_s) / max(1, len(both)), run.clock.left_s
-    speed = run.request.goal not in ("size", "memory") and not run.request.limits
+    speed = run.request.goal not in BYTES and not run.request.limits
     if both and alone and speed and each_s > _QUICK * left_s and not run.task.drawn:
         run.say(
             "candidate",

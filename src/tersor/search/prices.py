@@ -15,7 +15,7 @@ from tersor.search.run import Run
 #: Seconds for which one file is timed, in one fresh process, when the cost model learns from it.
 _GLANCE_S = 0.3
 #: Goals that are a matter of bytes.
-_BYTES = ("size", "memory")
+BYTES = ("size", "memory")
 #: Bytes that a second factor of a layer adds to a file beside its numbers: a node and names.
 _NODE = 200.0
 
@@ -49,7 +49,7 @@ class Prices:
     @property
     def timed(self) -> bool:
         """Whether prices are latencies."""
-        return self.goal not in _BYTES
+        return self.goal not in BYTES
 
     @property
     def error(self) -> float:

@@ -124,6 +124,8 @@ class Lessons:
         if self.surveyed is None or self.surveyed[0] != parent.name:
             samples = _FEWER if self.effort.short else SAMPLES
             self.surveyed = parent.name, survey(run, parent, samples)
+            if parent is run.base:
+                self.whole = self.surveyed[1].space
         return self.surveyed[1]
 
     def race(self, run: Run) -> Racing:
